@@ -1,0 +1,41 @@
+"""Gaussian mixture models on compiled kernels."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fastgmm import covariance, em, errors, functional
+from fastgmm.mixture import GaussianMixture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__version__ = "0.1.0"
+
+__all__ = ["GaussianMixture", "__version__", "covariance", "em", "errors", "functional", "load"]
+
+
+def load(path: str | os.PathLike[str] | Path) -> GaussianMixture:
+    """Read an estimator that :meth:`GaussianMixture.save` has written.
+
+    Nothing in the file is executed, and everything is checked before anything is built.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    mixture : GaussianMixture
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, inconsistent or of an unknown format.
+    OSError
+        If it cannot be read.
+    """
+    from fastgmm.io import load as read
+
+    return read(path)

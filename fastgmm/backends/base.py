@@ -1,0 +1,134 @@
+"""What a backend does: passes over rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastgmm.covariance import CovarianceStructure
+from fastgmm.model import MixtureModel
+from fastgmm.statistics import SufficientStatistics
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class FeatureSummary:
+    """Unweighted count, mean, variance and range of each feature, float64."""
+
+    n_rows: int
+    mean: Array
+    variance: Array
+    minimum: Array
+    maximum: Array
+
+
+@dataclass(frozen=True)
+class KMeansStep:
+    """Outcome of one assignment: labels (N,), and per centroid the weight and the sum of rows."""
+
+    labels: Array
+    counts: Array
+    sums: Array
+    inertia: float
+
+
+class Backend(ABC):
+    """Where passes over rows run.
+
+    Rows are float32 or float64 arrays (N, D); results per row have their dtype. ``prepare`` turns
+    a model into what the passes need, once for many calls.
+    """
+
+    name: str
+
+    @abstractmethod
+    def prepare(self, model: MixtureModel, dtype: Any) -> Any:
+        """Return the model in the form that the passes take."""
+
+    @abstractmethod
+    def accumulate(
+        self, prepared: Any, x: Array, weight: Array | None, about: Array | None = None
+    ) -> SufficientStatistics:
+        """E-step and sufficient statistics; moments about the means unless ``about`` is given."""
+
+    @abstractmethod
+    def accumulate_given(
+        self,
+        x: Array,
+        weight: Array | None,
+        structure: CovarianceStructure,
+        about: Array,
+        *,
+        labels: Array | None = None,
+        resp: Array | None = None,
+    ) -> SufficientStatistics:
+        """Sufficient statistics of given labels (N,) or responsibilities (N, K)."""
+
+    @abstractmethod
+    def score_samples(self, prepared: Any, x: Array) -> Array:
+        """log p(x), (N,)."""
+
+    @abstractmethod
+    def predict(self, prepared: Any, x: Array) -> Array:
+        """The most probable component, (N,) int64."""
+
+    @abstractmethod
+    def responsibilities(self, prepared: Any, x: Array, *, log: bool = False) -> Array:
+        """p(k | x), (N, K), or its logarithm."""
+
+    @abstractmethod
+    def weighted_log_prob(self, prepared: Any, x: Array) -> Array:
+        """log w_k + log p(x | k), (N, K)."""
+
+    @abstractmethod
+    def summarise(self, x: Array) -> FeatureSummary:
+        """Mean, variance and range of each feature."""
+
+    @abstractmethod
+    def kmeans_step(self, x: Array, weight: Array | None, centroids: Array) -> KMeansStep:
+        """Assign rows to the nearest centroid; sums of the rows of each."""
+
+    @abstractmethod
+    def closest(self, x: Array, point: Array, closest: Array | None) -> Array:
+        """min(closest, |x - point|^2) per row, in the dtype of ``x``; updates ``closest``."""
+
+    @abstractmethod
+    def potentials(
+        self, x: Array, weight: Array | None, candidates: Array, closest: Array
+    ) -> Array:
+        """Sum over rows of v min(closest, |x - c|^2) for each candidate c, (P, C).
+
+        One line for each of P parts of the rows, which begin at row p N // P.
+        """
+
+
+def settle_unreachable(model: MixtureModel, x: Array) -> Array:
+    """Component of rows so far away that every density underflows to 0 in the row's precision.
+
+    Squared distances overflow there, so their logarithms are compared: with s the largest
+    deviation from the mean, log |U'(x - mu)|^2 = 2 log s + log |U'((x - mu) / s)|^2. Such
+    distances differ by far more than any log-weight, except where the deviations are equal to
+    rounding; those ties go to the larger density at the mean.
+    """
+    x = x.astype(np.float64)
+    best = np.full(x.shape[0], np.inf)
+    label = np.zeros(x.shape[0], np.int64)
+    height = model.log_weights() + model.log_determinants()
+    for k in np.argsort(-height, kind="stable"):
+        if model.weights[k] == 0:
+            continue
+        # Halves, because a difference of two huge numbers may itself overflow.
+        difference = x / 2 - model.means[k] / 2
+        size = np.abs(difference).max(axis=1)
+        scaled = difference / size[:, None]
+        matrix = model.structure.covariance_matrix(model.covariances, int(k), model.n_features)
+        whitened = np.linalg.solve(np.linalg.cholesky(matrix), scaled.T)
+        distance = 2 * np.log(size) + np.log((whitened**2).sum(axis=0))
+        closer = distance < best
+        best[closer] = distance[closer]
+        label[closer] = k
+    return label

@@ -1,0 +1,182 @@
+"""Input checks at the boundary; the kernels behind it check nothing."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_array, validate_data
+
+from fastgmm import frames
+from fastgmm.backends import FeatureSummary
+from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
+
+# A float32 or float64 kernel squares deviations and precisions; beyond this their product overflows.
+_LARGEST = {np.dtype(np.float32): 1e16, np.dtype(np.float64): 1e150}
+
+
+def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 1) -> np.ndarray:
+    """Rows as a float32 or float64 array (N, D), never copied if they are one already.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
+    x : array-like, data frame or table
+    reset : bool
+        Whether this is a fit.
+    minimum : int
+        Fewest rows.
+
+    Returns
+    -------
+    x : ndarray of shape (N, D)
+
+    Raises
+    ------
+    InputError, ValueError, TypeError
+        As scikit-learn does; frames with the column's name.
+    """
+    if not reset and _is_plain(estimator, x):
+        return x
+    if np.ma.isMaskedArray(x):
+        raise InputError(
+            "X is a masked array; its mask would be lost. Fill or drop the masked entries."
+        )
+    array = x
+    if frames.is_frame(x):
+        array = frames.to_array(x)
+        if hasattr(x, "column_names"):  # a table, which scikit-learn does not know
+            x = array
+    elif isinstance(x, np.ndarray):
+        array = _narrow(x)
+    validate_data(estimator, x, reset=reset, skip_check_array=True)
+    array = check_array(
+        array,
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,
+        ensure_min_samples=minimum,
+        estimator=estimator,
+        input_name="X",
+    )
+    if array.shape[1] != estimator.n_features_in_:
+        raise InputError(
+            f"X has {array.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input."
+        )
+    return array
+
+
+def _is_plain(estimator: BaseEstimator, x: Any) -> bool:
+    """Whether nothing needs to be done: the common case, and the fast one for single rows."""
+    return (
+        type(x) is np.ndarray
+        and x.ndim == 2
+        and x.dtype.char in "fd"
+        and x.shape[0] > 0
+        and x.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+    )
+
+
+def _narrow(x: np.ndarray) -> np.ndarray:
+    """Types that NumPy's own conversion would handle badly or in silence."""
+    if x.dtype == np.float16:
+        return x.astype(np.float32)
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        warnings.warn(
+            f"X has dtype {x.dtype}; it is computed in float64.", PrecisionWarning, stacklevel=4
+        )
+        return x.astype(np.float64)
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size:
+        if max(abs(int(x.max())), abs(int(x.min()))) > 2**53:
+            warnings.warn(
+                f"X has {x.dtype} values beyond 2^53, which float64 cannot represent exactly.",
+                PrecisionWarning,
+                stacklevel=4,
+            )
+    if x.dtype.kind in "mM":
+        raise InputError(f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first.")
+    return x
+
+
+def check_finite(x: np.ndarray) -> None:
+    """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(x.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(x)
+    count = int(bad.sum())
+    if count == 0:  # finite values whose sum overflows
+        return
+    row, column = np.unravel_index(int(bad.argmax()), bad.shape)
+    value = x[row, column]
+    what = "NaN" if np.isnan(x).any() else "infinity"
+    raise InputError(
+        f"Input X contains {what}: first at row {row}, column {column} ({value}), {count} "
+        "not finite in total (NaN, inf or -inf). Impute them or drop these rows."
+    )
+
+
+def check_scale(x: np.ndarray, summary: FeatureSummary, reg_covar: float) -> None:
+    """Errors and warnings about the scale of the features, before a fit.
+
+    Raises
+    ------
+    InputError
+        If squares of the deviations would overflow.
+    """
+    spread = np.maximum(summary.maximum - summary.mean, summary.mean - summary.minimum)
+    limit = _LARGEST[np.dtype(x.dtype)]
+    if not np.all(spread < limit):
+        column = int(np.argmax(np.where(np.isfinite(spread), spread, np.inf)))
+        raise InputError(
+            f"feature {column} ranges from {summary.minimum[column]:.3g} to "
+            f"{summary.maximum[column]:.3g}: squares overflow in {x.dtype}. Rescale the features"
+            + (", or pass float64." if x.dtype == np.float32 else ".")
+        )
+    largest = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
+    spacing = np.spacing(largest.astype(x.dtype)).astype(np.float64)
+    deviation = np.sqrt(summary.variance)
+    coarse = (spacing > deviation / 8) & (deviation > 0)
+    constant = summary.maximum == summary.minimum
+    # A spread that the rounding has wiped out looks constant, at a magnitude where it must.
+    lost = constant & (spacing >= 0.5) & (x.dtype == np.float32)
+    if (coarse | lost).any():
+        column = int(np.argmax(coarse | lost))
+        warnings.warn(
+            f"feature {column}: numbers near {largest[column]:.3g} have spacing "
+            f"{spacing[column]:.2g} in {x.dtype}, their standard deviation is "
+            f"{deviation[column]:.2g}. Pass float64, or subtract an offset first.",
+            PrecisionWarning,
+            stacklevel=3,
+        )
+    if constant.any():
+        columns = np.flatnonzero(constant).tolist()
+        warnings.warn(
+            f"features {columns} are constant; their variance is reg_covar ({reg_covar:g}).",
+            DegenerateDataWarning,
+            stacklevel=3,
+        )
+    dominated = (summary.variance < reg_covar) & ~constant
+    if dominated.any():
+        columns = np.flatnonzero(dominated).tolist()
+        worst = reg_covar / summary.variance[dominated].min()
+        warnings.warn(
+            f"reg_covar ({reg_covar:g}) is up to {worst:.2g} times the variance of features "
+            f"{columns}: it hides their structure. Rescale the features or reduce reg_covar.",
+            DegenerateDataWarning,
+            stacklevel=3,
+        )
+
+
+def distinct_rows(x: np.ndarray, wanted: int) -> int:
+    """Number of distinct rows, counted no further than ``wanted``."""
+    seen: set[bytes] = set()
+    for start in range(0, len(x), 4 * wanted):
+        seen.update(row.tobytes() for row in np.ascontiguousarray(x[start : start + 4 * wanted]))
+        if len(seen) >= wanted:
+            return wanted
+    return len(seen)

@@ -1,0 +1,285 @@
+"""The command line: ``fastgmm fit``, ``score``, ``predict``, ``info`` and ``demo``.
+
+Results go to stdout, everything else to stderr; ``--json`` makes stdout one JSON object. The exit
+code is 0 for success, 1 for an error in data, model or fit, 2 for wrong usage, 130 for an
+interrupt. An error is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastgmm
+from fastgmm import results, tables
+from fastgmm.cli_arguments import build_parser
+from fastgmm.errors import FastGMMError, InputError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code. Wrong usage and ``--help`` leave through SystemExit, as argparse does.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        with _one_line_warnings(args):
+            COMMANDS[args.command](args)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:  # the reader of stdout has seen enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _complain(f"{where}{error.strerror or error}", 1)
+    except MemoryError as error:
+        return _complain(f"not enough memory: {error or 'an allocation failed'}", 1)
+    except (FastGMMError, ValueError, TypeError, ImportError) as error:
+        return _complain(str(error) or type(error).__name__, 1)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"fastgmm: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _one_line_warnings(args: argparse.Namespace) -> Iterator[None]:
+    """Show each distinct warning once, as one line on stderr, and keep it for the JSON."""
+    args.warnings = []
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in args.warnings:
+            args.warnings.append(text)
+            print(f"fastgmm: warning: {text}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _say(args: argparse.Namespace, line: str) -> None:
+    if not args.quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _report(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Print the result: one JSON object, or two columns."""
+    if args.json:
+        print(
+            json.dumps(
+                {
+                    **{name: _plain(value) for name, value in facts.items()},
+                    "warnings": args.warnings,
+                }
+            )
+        )
+        return
+    shown = {name: value for name, value in facts.items() if value is not None}
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        if isinstance(value, float):
+            value = f"{value:.8g}"
+        elif isinstance(value, list):
+            value = " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in value)
+        print(f"{name:<{width}}  {value}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NaN: give them as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_output(path: str | None, suffixes: Sequence[str]) -> None:
+    """Complain about the output before hours of work, not after."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        raise InputError(f"{target}: expected the output to end in {' or '.join(suffixes)}")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: no such folder: {target.absolute().parent}")
+
+
+def _read(args: argparse.Namespace, columns: Sequence[str] | None) -> tables.Table:
+    table = tables.read(args.data, columns=columns, key=args.key, dtype=args.dtype)
+    N, D = table.values.shape
+    _say(args, f"{args.data}: {N:,} rows, {D} features, {table.values.dtype}")
+    return table
+
+
+def _read_weights(args: argparse.Namespace) -> NDArray[Any] | None:
+    return None if args.weights is None else tables.read_vector(args.weights)
+
+
+def _fit(args: argparse.Namespace) -> None:
+    _check_output(args.output, (".safetensors",))
+    table = _read(args, args.columns)
+    weights = _read_weights(args)
+    estimator = fastgmm.GaussianMixture(
+        args.components,
+        covariance_type=args.covariance,
+        tol=args.tol,
+        reg_covar=args.reg_covar,
+        max_iter=args.max_iter,
+        n_init=args.n_init,
+        init_params=args.init,
+        random_state=args.seed,
+        empty=args.empty,
+        device=args.device,
+        batch_size=args.batch_size,
+        verbose=0 if args.quiet else 1,
+    )
+    began = time.perf_counter()
+    # verbose writes scikit-learn's lines to stdout, where only the result belongs; the bar is
+    # on stderr.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        estimator.fit(table.values, sample_weight=weights)
+    seconds = time.perf_counter() - began
+    if table.names is not None:
+        estimator.feature_names_in_ = np.array(table.names, dtype=object)
+    if args.output is not None:
+        estimator.save(args.output)
+    else:
+        _say(args, "the model was not saved: give -o FILE to keep it")
+    _report(
+        args,
+        {
+            "rows": len(table.values),
+            "features": int(estimator.n_features_in_),
+            "components": args.components,
+            "covariance": args.covariance,
+            "log_likelihood": float(estimator.lower_bound_),
+            "converged": bool(estimator.converged_),
+            "iterations": int(estimator.n_iter_),
+            "seconds": seconds,
+            "weights": np.asarray(estimator.weights_, dtype=float).tolist(),
+            "feature_names": None if table.names is None else list(table.names),
+            "backend": str(estimator.backend_),
+            "model": args.output,
+        },
+    )
+
+
+def _load(args: argparse.Namespace) -> tuple[Any, tables.Table]:
+    """Load the model and the columns that it was fitted on."""
+    estimator = fastgmm.load(args.model)
+    # The names are matched here: the estimator gets plain arrays, and would warn about that.
+    names = vars(estimator).pop("feature_names_in_", None)
+    columns = args.columns
+    if names is not None and columns is None and tables.has_names(args.data):
+        columns = [str(name) for name in names]
+    table = _read(args, columns)
+    if args.device is not None:
+        estimator.set_params(device=args.device)
+    return estimator, table
+
+
+def _score(args: argparse.Namespace) -> None:
+    _check_output(args.output, results.WRITABLE)
+    estimator, table = _load(args)
+    weights = _read_weights(args)
+    N = len(table.values)
+    if args.output is not None:
+        scores = estimator.score_samples(table.values)
+        results.write(args.output, scores, ["log_likelihood"])
+    mean = float(estimator.score(table.values, sample_weight=weights))
+    total = 2 * mean * (N if weights is None else float(np.sum(weights)))
+    parameters = int(estimator.n_parameters())
+    _report(
+        args,
+        {
+            "rows": N,
+            "log_likelihood": mean,
+            "aic": 2 * parameters - total,
+            "bic": parameters * math.log(N if weights is None else float(np.sum(weights))) - total,
+            "parameters": parameters,
+            "scores": args.output,
+        },
+    )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    _check_output(args.output, results.WRITABLE)
+    estimator, table = _load(args)
+    K = len(estimator.weights_)
+    if args.proba:
+        result = estimator.predict_proba(table.values)
+        names = [f"component_{k}" for k in range(K)]
+        labels = result.argmax(axis=1)
+    else:
+        result = labels = estimator.predict(table.values)
+        names = ["label"]
+    if args.output is not None:
+        results.write(args.output, result, names)
+    elif not args.json:
+        results.write_csv(sys.stdout, result, names)
+        return
+    _report(
+        args,
+        {
+            "rows": len(result),
+            "counts": np.bincount(labels, minlength=K).tolist(),
+            "output": args.output,
+        },
+    )
+
+
+def _info(args: argparse.Namespace) -> None:
+    from fastgmm import environment
+
+    facts = environment.describe()
+    print(json.dumps(facts) if args.json else environment.as_text(facts))
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from fastgmm import demo
+
+    result = demo.run(
+        args.output,
+        k=args.components,
+        iterations=args.iterations,
+        step=args.step,
+        compare=not args.no_sklearn,
+        log=lambda line: _say(args, line),
+    )
+    if args.json:
+        print(json.dumps(result.as_dict()))
+        return
+    print(demo.format_table(result.comparisons))
+    print(f"picture: {result.output}")
+
+
+COMMANDS = {"fit": _fit, "score": _score, "predict": _predict, "info": _info, "demo": _demo}
+
+if __name__ == "__main__":
+    sys.exit(main())

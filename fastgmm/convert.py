@@ -1,0 +1,295 @@
+"""Fitted parameters in and out: from arrays, responsibilities, scikit-learn and files."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastgmm import covariance
+from fastgmm.backends import choose
+from fastgmm.checks import check_finite, check_rows
+from fastgmm.em import m_step, scatter
+from fastgmm.errors import InputError
+from fastgmm.model import MixtureModel
+from fastgmm.parameters import check_factors, check_matrices, check_means, check_weights
+from fastgmm.sources import ArraySource
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class MixtureConversion:
+    """Ways to a fitted estimator other than a fit, and ways out of it."""
+
+    covariance_type: str
+
+    def _publish(self, model: MixtureModel, dtype: Any) -> None:
+        """Store a model and show it under scikit-learn's attributes in the given dtype."""
+        self._model = model
+        self._prepared: dict[str, Any] = {}
+        structure = model.structure
+        self.weights_ = _frozen(model.weights, dtype)
+        self.means_ = _frozen(model.means, dtype)
+        self.covariances_ = _frozen(model.covariances, dtype)
+        self.precisions_cholesky_ = _frozen(model.precisions_cholesky, dtype)
+        self.precisions_ = _frozen(structure.precisions(model.precisions_cholesky), dtype)
+        self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+
+    def _current_model(self) -> MixtureModel:
+        shown = (self.weights_, self.means_, self.precisions_cholesky_)
+        if not all(a is b for a, b in zip(shown, self._published, strict=True)):
+            # Parameters were assigned by hand, as users of scikit-learn do.
+            structure = covariance.get(self.covariance_type)
+            weights, means, factors = (np.asarray(a, np.float64) for a in shown)
+            self._model = MixtureModel(
+                check_weights(weights, len(means)),
+                check_means(means, *means.shape),
+                structure.covariances(factors),
+                check_factors(factors, structure, *means.shape),
+                structure,
+            )
+            self._prepared = {}
+            self._published = shown
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())  # type: ignore[misc]
+        if "_prepared" in state:
+            state["_prepared"] = {}
+        if "_published" in state:
+            # Identity does not survive; the arrays do.
+            del state["_published"]
+            self._current_model()
+            state["_model"] = self._model
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        if "_model" in state:
+            self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: Any,
+        means: Any,
+        covariances: Any = None,
+        *,
+        precisions: Any = None,
+        precisions_cholesky: Any = None,
+        covariance_type: str = "full",
+        **params: Any,
+    ) -> Self:
+        """Build a fitted estimator from known parameters.
+
+        Parameters
+        ----------
+        weights : array-like of shape (K,)
+            Non-negative, sum 1.
+        means : array-like of shape (K, D)
+        covariances, precisions, precisions_cholesky : array-like of the structure's shape
+            At least one; if covariances and Cholesky factors are both given they are taken as
+            they are.
+        covariance_type : str
+        **params
+            Further arguments of the constructor.
+
+        Returns
+        -------
+        mixture : GaussianMixture
+            With ``n_iter_`` 0 and attributes of the dtype of ``means``.
+
+        Raises
+        ------
+        InputError, SingularCovarianceError
+            If a shape or value does not fit.
+
+        Examples
+        --------
+        >>> from fastgmm import GaussianMixture
+        >>> mixture = GaussianMixture.from_parameters(
+        ...     [0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], covariance_type="spherical")
+        >>> mixture.predict([[-3.0], [2.0]])
+        array([0, 1])
+        """
+        structure = covariance.get(covariance_type)
+        means = np.asarray(means)
+        if means.dtype not in (np.float32, np.float64):
+            means = means.astype(np.float64)
+        if means.ndim != 2 or 0 in means.shape:
+            raise InputError(f"means must have shape (K, D); got {means.shape}.")
+        shape = means.shape
+        exact = check_means(means, *shape).astype(np.float64)
+        shares = check_weights(weights, len(means)).astype(np.float64)
+        if covariances is None and precisions is None and precisions_cholesky is None:
+            raise InputError("one of covariances, precisions, precisions_cholesky must be given.")
+        if covariances is not None:
+            covariances = check_matrices(covariances, structure, *shape, "covariance")
+            covariances = covariances.astype(np.float64)
+        if precisions is not None:
+            precisions = check_matrices(precisions, structure, *shape).astype(np.float64)
+            if precisions_cholesky is None and covariances is None:
+                precisions_cholesky = structure.factor_precisions(precisions)
+        if precisions_cholesky is None:
+            model = MixtureModel.from_covariances(
+                shares, exact, covariances, structure, context="from_parameters"
+            )
+        else:
+            factors = check_factors(precisions_cholesky, structure, *shape).astype(np.float64)
+            if covariances is None:
+                covariances = structure.covariances(factors)
+            model = MixtureModel(shares, exact, covariances, factors, structure)
+        params.setdefault("n_components", len(means))
+        return cls(covariance_type=covariance_type, **params)._fitted(model, means.dtype)
+
+    def _fitted(self, model: MixtureModel, dtype: Any) -> Self:
+        self._publish(model, dtype)
+        self.n_features_in_ = model.n_features
+        self.converged_ = True
+        self.n_iter_ = 0
+        self.lower_bound_ = -np.inf
+        self.lower_bounds_: list[float] = []
+        self.backend_ = f"{choose(self.device)[1]}; no fit"  # type: ignore[attr-defined]
+        return self
+
+    @classmethod
+    def from_responsibilities(
+        cls,
+        X: Any,
+        resp: Any,
+        *,
+        covariance_type: str = "full",
+        reg_covar: float = 1e-6,
+        sample_weight: Any = None,
+        **params: Any,
+    ) -> Self:
+        """Build a fitted estimator by one M-step from given responsibilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D)
+        resp : array-like of shape (N, K)
+            Not negative; rows need not sum to 1.
+        covariance_type : str
+        reg_covar : float
+        sample_weight : array-like of shape (N,), optional
+        **params
+            Further arguments of the constructor.
+
+        Returns
+        -------
+        mixture : GaussianMixture
+
+        Raises
+        ------
+        InputError, SingularCovarianceError
+        """
+        resp = np.asarray(resp, np.float64)
+        if resp.ndim != 2 or 0 in resp.shape:
+            raise InputError(f"resp must have shape (N, K); got {resp.shape}.")
+        params.setdefault("n_components", resp.shape[1])
+        self = cls(covariance_type=covariance_type, reg_covar=reg_covar, **params)
+        x = check_rows(self, X, reset=True)  # type: ignore[arg-type]
+        check_finite(x)
+        if len(x) != len(resp):
+            raise InputError(f"X has {len(x)} rows and resp {len(resp)}; they must agree.")
+        if not (np.all(np.isfinite(resp)) and np.all(resp >= 0)):
+            raise InputError("resp must be finite and not negative.")
+        backend, _ = choose(self.device)  # type: ignore[attr-defined]
+        structure = covariance.get(covariance_type)
+        mean = backend.summarise(x).mean
+        n_components, n_features = resp.shape[1], x.shape[1]
+        source = ArraySource(x, sample_weight)
+        (chunk,) = source
+        given = (chunk.x, chunk.weight, structure)
+        about = np.repeat(mean[None], n_components, axis=0)
+        rough = backend.accumulate_given(*given, about, resp=resp)
+        # Again about the means themselves, so that nothing cancels.
+        statistics = backend.accumulate_given(*given, rough.means(), resp=resp)
+        ones = np.ones(structure.shape(n_components, n_features))
+        placeholder = MixtureModel(
+            np.full(n_components, 1 / n_components), rough.means(), ones, ones, structure
+        )
+        total = scatter(source, mean, structure.family) if structure.tied else None
+        model = m_step(statistics, placeholder, total, reg_covar)
+        return self._fitted(model, x.dtype)
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted ``sklearn.mixture.GaussianMixture`` with the same parameters.
+
+        "tied_diag" and "tied_spherical", which scikit-learn lacks, become "tied".
+
+        Returns
+        -------
+        estimator : sklearn.mixture.GaussianMixture
+        """
+        from sklearn.mixture import GaussianMixture as Theirs
+
+        check_is_fitted(self, "means_")
+        model = self._current_model()
+        params = self.get_params(deep=False)  # type: ignore[attr-defined]
+        known = {key: value for key, value in params.items() if key in Theirs().get_params()}
+        special = model.structure.tied and model.structure.family != "full"
+        if special:
+            known["covariance_type"] = "tied"
+            known["precisions_init"] = None
+        theirs = Theirs(**known)
+        theirs.weights_, theirs.means_ = self.weights_.copy(), self.means_.copy()
+        for name in ("covariances_", "precisions_", "precisions_cholesky_"):
+            value = getattr(self, name)
+            if special:
+                value = np.diag(np.broadcast_to(value, model.n_features))
+            setattr(theirs, name, value.copy())
+        for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "n_features_in_"):
+            setattr(theirs, name, getattr(self, name))
+        if hasattr(self, "feature_names_in_"):
+            theirs.feature_names_in_ = self.feature_names_in_
+        return theirs
+
+    @classmethod
+    def from_sklearn(cls, estimator: Any) -> Self:
+        """Take over a fitted ``sklearn.mixture.GaussianMixture``.
+
+        Parameters
+        ----------
+        estimator : sklearn.mixture.GaussianMixture
+
+        Returns
+        -------
+        mixture : GaussianMixture
+        """
+        check_is_fitted(estimator, "means_")
+        params = estimator.get_params(deep=False)
+        self = cls.from_parameters(
+            estimator.weights_,
+            estimator.means_,
+            precisions_cholesky=estimator.precisions_cholesky_,
+            **params,
+        )
+        for name in ("converged_", "n_iter_", "lower_bound_", "lower_bounds_"):
+            if hasattr(estimator, name):
+                setattr(self, name, getattr(estimator, name))
+        if hasattr(estimator, "feature_names_in_"):
+            self.feature_names_in_ = estimator.feature_names_in_
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the estimator to a safetensors file with JSON metadata, atomically.
+
+        Parameters
+        ----------
+        path : path-like
+        """
+        from fastgmm import io
+
+        io.save(self, path)  # type: ignore[arg-type]
+
+
+def _frozen(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """A read-only copy: an edit in place would not reach the kernels, so it must not pass."""
+    result = np.array(array, dtype=dtype)
+    result.flags.writeable = False
+    return result

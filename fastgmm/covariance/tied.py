@@ -1,0 +1,153 @@
+"""The tied form of a structure: all components share one covariance.
+
+The scatter of all rows splits into that within and that between components, and the sum does not
+depend on the parameters. So a pass gives counts and means alone, and
+
+    Sigma = (T - sum_k n_k (mu_k - c) (mu_k - c)') / n,
+
+with T the scatter of the rows about c, computed once per fit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastgmm.covariance.base import Array, CovarianceStructure
+from fastgmm.covariance.diag import reciprocal_deviation
+from fastgmm.covariance.full import factor_precision, inverse_factor, invert_factor, product
+
+if TYPE_CHECKING:
+    from fastgmm.statistics import SufficientStatistics
+
+
+class Tied(CovarianceStructure):
+    """One full covariance for all components."""
+
+    name = "tied"
+    family = "full"
+    moments = "none"
+    tied = True
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_features, n_features)
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        return n_features * (n_features + 1) // 2
+
+    def maximise(
+        self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
+    ) -> Array:
+        shares, offsets = statistics.offsets()
+        within = _required(scatter) - (shares[:, None] * offsets).T @ offsets
+        within[np.diag_indices_from(within)] += reg_covar
+        return within
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        return inverse_factor(covariances[None])[0]
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        return factor_precision(precisions[None])[0]
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return product(precisions_cholesky)
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        return invert_factor(precisions_cholesky[None])[0]
+
+    def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return np.log(np.diag(precisions_cholesky)).sum()
+
+    def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
+        return covariances
+
+    def colour(self, covariances: Array, component: int, noise: Array) -> Array:
+        return noise @ np.linalg.cholesky(covariances).T
+
+    def spread(self, variances: Array, n_components: int) -> Array:
+        return np.diag(variances)
+
+    def replace(self, covariances: Array, mask: Array, other: Array) -> Array:
+        return covariances
+
+
+class TiedDiag(CovarianceStructure):
+    """One variance per feature, shared by all components."""
+
+    name = "tied_diag"
+    family = "diag"
+    moments = "none"
+    tied = True
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_features,)
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        return n_features
+
+    def maximise(
+        self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
+    ) -> Array:
+        shares, offsets = statistics.offsets()
+        return _required(scatter) - shares @ offsets**2 + reg_covar
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        return reciprocal_deviation(covariances)
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        return np.sqrt(precisions)
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**2
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**-2.0
+
+    def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return np.log(precisions_cholesky).sum()
+
+    def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
+        return np.diag(covariances)
+
+    def colour(self, covariances: Array, component: int, noise: Array) -> Array:
+        return noise * np.sqrt(covariances)
+
+    def spread(self, variances: Array, n_components: int) -> Array:
+        return variances.copy()
+
+    def replace(self, covariances: Array, mask: Array, other: Array) -> Array:
+        return covariances
+
+
+class TiedSpherical(TiedDiag):
+    """One variance for all components and features."""
+
+    name = "tied_spherical"
+    family = "spherical"
+
+    def shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return ()
+
+    def n_parameters(self, n_components: int, n_features: int) -> int:
+        return 1
+
+    def maximise(
+        self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
+    ) -> Array:
+        return super().maximise(statistics, scatter, reg_covar).mean()
+
+    def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
+        return n_features * np.log(precisions_cholesky)
+
+    def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
+        return covariances * np.eye(n_features)
+
+    def spread(self, variances: Array, n_components: int) -> Array:
+        return np.asarray(variances.mean())
+
+
+def _required(scatter: Array | None) -> Array:
+    if scatter is None:
+        raise TypeError("a tied structure needs the scatter of the rows")
+    return scatter

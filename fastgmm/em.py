@@ -1,0 +1,312 @@
+"""Expectation-maximisation: a loop around one additive pass over the rows.
+
+    rows --pass(model)--> SufficientStatistics --M-step--> model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from fastgmm.backends import Backend, choose
+from fastgmm.errors import InputError
+from fastgmm.model import MixtureModel
+from fastgmm.sources import Source
+from fastgmm.statistics import SufficientStatistics
+
+# Means that move by more than this many variances (squared) between iterations lose digits of the
+# new covariance to cancellation; the moments are then taken again about the new means.
+_FAR = {np.dtype(np.float32): 1e3, np.dtype(np.float64): 1e7}
+
+
+@dataclass(frozen=True, eq=False)
+class EMState:
+    """What a callback sees after each iteration.
+
+    Parameters
+    ----------
+    init : int
+        Number of the start, from 0.
+    iteration : int
+        From 1.
+    lower_bound : float
+        Mean log-likelihood per row, in nats, of the parameters before this iteration's M-step.
+    change : float
+        Its change since the iteration before.
+    model : MixtureModel
+        The parameters after the M-step.
+    """
+
+    init: int
+    iteration: int
+    lower_bound: float
+    change: float
+    model: MixtureModel
+
+
+@dataclass(frozen=True, eq=False)
+class EMResult:
+    """Outcome of :func:`fit`.
+
+    Parameters
+    ----------
+    model : MixtureModel
+        The parameters after the last M-step.
+    converged : bool
+        Whether the last change was below ``tol``, on the last allowed iteration too.
+    n_iter : int
+    lower_bounds : list of float
+        Mean log-likelihood per row at the beginning of each iteration.
+    counts : ndarray of shape (K,)
+        Effective number of rows of each component in the last iteration.
+    """
+
+    model: MixtureModel
+    converged: bool
+    n_iter: int
+    lower_bounds: list[float]
+    counts: np.ndarray
+
+    @property
+    def lower_bound(self) -> float:
+        """The last lower bound, -inf if there was no iteration."""
+        return self.lower_bounds[-1] if self.lower_bounds else -np.inf
+
+
+Callback = Callable[[EMState], object]
+
+
+def e_step(
+    source: Source, model: MixtureModel, backend: Backend, about: np.ndarray | None = None
+) -> SufficientStatistics:
+    """Sufficient statistics of all rows of a source under a model.
+
+    Parameters
+    ----------
+    source : Source
+    model : MixtureModel
+    backend : Backend
+    about : ndarray of shape (K, D), optional
+        Reference points of the moments; the means by default.
+
+    Returns
+    -------
+    statistics : SufficientStatistics
+    """
+    prepared = backend.prepare(model, source.dtype)
+    return reduce(add, (backend.accumulate(prepared, c.x, c.weight, about) for c in source))
+
+
+def scatter(source: Source, mean: np.ndarray, family: str) -> np.ndarray:
+    """Second moments of all rows about ``mean`` per unit of weight, in float64.
+
+    Parameters
+    ----------
+    source : Source
+    mean : ndarray of shape (D,)
+    family : {"full", "diag", "spherical"}
+
+    Returns
+    -------
+    scatter : ndarray of shape (D, D), or (D,) off the full family
+        sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
+    """
+    n_features = len(mean)
+    second = np.zeros((n_features, n_features) if family == "full" else n_features)
+    first = np.zeros(n_features)
+    total = 0.0
+    for chunk in source:
+        for start in range(0, len(chunk.x), 16384):
+            rows = slice(start, start + 16384)
+            x = chunk.x[rows] - mean
+            v = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
+            first += v @ x
+            second += (x * v[:, None]).T @ x if family == "full" else v @ x**2
+            total += float(v.sum())
+    shift = first / total
+    return second / total - (np.multiply.outer(shift, shift) if family == "full" else shift**2)
+
+
+def m_step(
+    statistics: SufficientStatistics,
+    model: MixtureModel,
+    scatter: np.ndarray | None,
+    reg_covar: float,
+    *,
+    context: str = "M-step",
+    advice: str = "",
+) -> MixtureModel:
+    """Parameters that maximise the expected log-likelihood of the statistics.
+
+    Empty components keep their mean and covariance and get weight 0.
+
+    Parameters
+    ----------
+    statistics : SufficientStatistics
+    model : MixtureModel
+        The parameters of the E-step.
+    scatter : ndarray or None
+        As :func:`scatter` gives, for tied structures.
+    reg_covar : float
+        Added to the variances.
+    context, advice : str
+        For the text of an error.
+
+    Returns
+    -------
+    model : MixtureModel
+
+    Raises
+    ------
+    SingularCovarianceError
+        If a covariance is not positive definite.
+    """
+    structure = model.structure
+    covariances = structure.maximise(statistics, scatter, reg_covar)
+    empty = statistics.empty()
+    if empty.any():
+        covariances = structure.replace(covariances, empty, model.covariances)
+    return MixtureModel.from_covariances(
+        statistics.weights(),
+        statistics.means(),
+        covariances,
+        structure,
+        counts=statistics.counts,
+        context=context,
+        advice=advice,
+    )
+
+
+def _moved_far(statistics: SufficientStatistics, limit: float) -> bool:
+    """Whether a mean moved so far that second / n - shift^2 loses digits."""
+    if statistics.second.size == 0:
+        return False
+    second = statistics.mean_second()
+    diagonal = np.einsum("kii->ki", second) if second.ndim == 3 else second
+    return bool(np.any(statistics.shift() ** 2 * (1 + 1 / limit) > diagonal))
+
+
+def _reseed(
+    source: Source, model: MixtureModel, empty: np.ndarray, backend: Backend
+) -> MixtureModel:
+    """Move the empty components to the rows that the mixture explains worst."""
+    wanted = int(empty.sum())
+    prepared = backend.prepare(model, source.dtype)
+    scores = np.concatenate([backend.score_samples(prepared, c.x) for c in source])
+    rows = source.take(np.argsort(scores, kind="stable")[:wanted])
+    alive = ~empty
+    means = model.means.copy()
+    means[empty] = rows
+    share = 1.0 / source.n_rows
+    weights = np.where(empty, share, model.weights * (1 - wanted * share))
+    matrices = [
+        model.structure.covariance_matrix(model.covariances, int(k), model.n_features)
+        for k in np.flatnonzero(alive)
+    ]
+    pooled = np.average([np.diag(m) for m in matrices], axis=0, weights=model.weights[alive])
+    spread = model.structure.spread(pooled, model.n_components)
+    covariances = model.structure.replace(model.covariances, empty, spread)
+    return MixtureModel.from_covariances(weights, means, covariances, model.structure)
+
+
+def fit(
+    source: Source,
+    model: MixtureModel,
+    *,
+    tol: float = 1e-3,
+    max_iter: int = 100,
+    reg_covar: float = 1e-6,
+    empty: str = "keep",
+    backend: Backend | None = None,
+    callbacks: Sequence[Callback] = (),
+    init: int = 0,
+    previous: float = -np.inf,
+    row_scatter: np.ndarray | None = None,
+) -> EMResult:
+    """Fit a mixture by EM from given start parameters.
+
+    Iterates E-step and M-step until the mean log-likelihood per row changes by less than ``tol``.
+
+    Parameters
+    ----------
+    source : Source
+    model : MixtureModel
+        The start.
+    tol : float
+        In nats per row.
+    max_iter : int
+    reg_covar : float
+        Added to the variances in every M-step.
+    empty : {"keep", "reseed", "error"}
+        What happens to a component without rows.
+    backend : Backend, optional
+        The compiled CPU kernels by default.
+    callbacks : sequence of callables
+        Each is called with an :class:`EMState` after every iteration; one that returns True ends
+        the fit.
+    init : int
+        Number of the start, for the callbacks.
+    previous : float
+        Lower bound of the iteration before, when a fit goes on.
+    row_scatter : ndarray, optional
+        As :func:`scatter` gives; computed here if a tied structure needs it.
+
+    Returns
+    -------
+    result : EMResult
+
+    Raises
+    ------
+    SingularCovarianceError
+        If a covariance is not positive definite.
+    InputError
+        If a component is empty and ``empty="error"``.
+
+    Notes
+    -----
+    Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
+    """
+    backend = choose("cpu")[0] if backend is None else backend
+    structure = model.structure
+    if structure.tied and row_scatter is None:
+        row_scatter = scatter(source, model.weights @ model.means, structure.family)
+    far = _FAR.get(np.dtype(source.dtype), 1e7)
+    advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
+    advice += ", or pass float64." if source.dtype == np.float32 else "."
+    bounds: list[float] = []
+    converged = False
+    counts = model.weights * source.n_rows
+    for iteration in range(1, max_iter + 1):
+        statistics = e_step(source, model, backend)
+        if _moved_far(statistics, far):
+            bound = statistics.log_likelihood
+            statistics = e_step(source, model, backend, statistics.means())
+            statistics = replace(statistics, log_likelihood=bound)
+        counts = statistics.counts
+        bound = statistics.log_likelihood / statistics.weight
+        vacant = statistics.empty()
+        if vacant.any() and empty == "error":
+            raise InputError(
+                f"M-step, iteration {iteration}: components {np.flatnonzero(vacant).tolist()} of "
+                f"{model.n_components} are empty. Reduce n_components, or use empty='keep' or "
+                "'reseed'."
+            )
+        where = f"M-step, iteration {iteration}"
+        model = m_step(
+            statistics, model, row_scatter, reg_covar, context=where, advice=advice
+        )
+        if vacant.any() and empty == "reseed":
+            model = _reseed(source, model, vacant, backend)
+        bounds.append(bound)
+        change = bound - previous
+        previous = bound
+        state = EMState(init, iteration, bound, change, model)
+        stop = [callback(state) is True for callback in callbacks]
+        converged = abs(change) < tol
+        if converged or any(stop):
+            break
+    return EMResult(model, converged, len(bounds), bounds, counts)

@@ -1,0 +1,44 @@
+"""Errors and warnings of fastgmm, one family under `FastGMMError`.
+
+A message states four facts: what was being done, what was expected, what was got (shape, dtype,
+device, index of the first bad row) and what to do about it.
+`NotFittedError` and `ConvergenceWarning` are scikit-learn's own classes.
+"""
+
+__all__ = [
+    "BackendUnavailableError",
+    "DegenerateDataWarning",
+    "FastGMMError",
+    "InputError",
+    "ModelFileError",
+    "PrecisionWarning",
+    "SingularCovarianceError",
+]
+
+
+class FastGMMError(Exception):
+    """Base class of every error that fastgmm raises itself."""
+
+
+class InputError(FastGMMError, ValueError):
+    """Data or a parameter cannot be used: wrong shape, type, range or content."""
+
+
+class SingularCovarianceError(FastGMMError, ValueError):
+    """A covariance or precision is not positive definite; the message names its component."""
+
+
+class BackendUnavailableError(FastGMMError, RuntimeError):
+    """The device or engine that was asked for cannot run here; the message gives the reason."""
+
+
+class ModelFileError(FastGMMError, ValueError):
+    """A model file is damaged, inconsistent, or was not written by `fastgmm`'s `save`."""
+
+
+class DegenerateDataWarning(UserWarning):
+    """The data leaves parameters undetermined: empty components, constant features, duplicates."""
+
+
+class PrecisionWarning(UserWarning):
+    """Numbers cannot be represented, or lose digits, in the precision that is used."""

@@ -1,0 +1,194 @@
+"""From checked rows and settings to fitted parameters: starts, restarts and what they warn of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from fastgmm.backends import Backend
+from fastgmm.checks import distinct_rows
+from fastgmm.covariance import CovarianceStructure
+from fastgmm.em import Callback, EMResult, fit, scatter
+from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
+from fastgmm.initialise import Start, initial_model
+from fastgmm.model import MixtureModel
+from fastgmm.progress import Progress
+from fastgmm.sources import Source
+
+NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase "
+    "max_iter, tol, or check for degenerate data."
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a fit, as in :class:`fastgmm.GaussianMixture`."""
+
+    n_components: int
+    structure: CovarianceStructure
+    tol: float
+    reg_covar: float
+    max_iter: int
+    n_init: int
+    init_params: str
+    empty: str
+
+
+def best_fit(
+    source: Source,
+    settings: Settings,
+    *,
+    backend: Backend,
+    random_state: np.random.RandomState,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    start: Start,
+    warm: MixtureModel | None,
+    previous: float,
+    progress: Progress,
+    callbacks: Sequence[Callback],
+) -> EMResult:
+    """Run EM from ``n_init`` starts, or go on from ``warm``, and keep the best.
+
+    A start that fails is skipped; if all fail the error names every reason.
+
+    Returns
+    -------
+    result : EMResult
+        Of the start with the largest finite lower bound.
+
+    Raises
+    ------
+    SingularCovarianceError
+        If no start gives a valid mixture.
+    """
+    structure = settings.structure
+    total = scatter(source, mean, structure.family) if structure.tied else None
+    best: EMResult | None = None
+    failures: list[str] = []
+    for init in range(settings.n_init if warm is None else 1):
+        progress.begin(init)
+        try:
+            model = warm
+            if model is None:
+                model = initial_model(
+                    source,
+                    settings.n_components,
+                    structure,
+                    method=settings.init_params,
+                    random_state=random_state,
+                    backend=backend,
+                    mean=mean,
+                    variance=variance,
+                    reg_covar=settings.reg_covar,
+                    start=start,
+                    row_scatter=total,
+                )
+            result = fit(
+                source,
+                model,
+                tol=settings.tol,
+                max_iter=settings.max_iter,
+                reg_covar=settings.reg_covar,
+                empty=settings.empty,
+                backend=backend,
+                callbacks=[progress, *callbacks],
+                init=init,
+                previous=previous,
+                row_scatter=total,
+            )
+        except SingularCovarianceError as error:
+            failures.append(f"start {init}: {error}")
+            continue
+        finally:
+            progress.close()
+        if settings.max_iter > 0:
+            progress.end(result.lower_bound, result.converged)
+        if best is None or result.lower_bound > best.lower_bound:
+            best = result
+    if best is None:
+        raise SingularCovarianceError("\n".join(failures))
+    if not best.converged and settings.max_iter > 0:
+        warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=4)
+    return best
+
+
+def warn_degenerate(
+    source: Source, x: np.ndarray, result: EMResult, reg_covar: float, constant: np.ndarray
+) -> None:
+    """Warn of components that the data does not determine.
+
+    Parameters
+    ----------
+    source : Source
+    x : ndarray of shape (N, D)
+    result : EMResult
+    reg_covar : float
+    constant : ndarray of shape (D,)
+        Mask of constant features, which have been warned of already.
+    """
+    model = result.model
+    n_components = model.n_components
+    distinct = distinct_rows(x, n_components)
+    if distinct < n_components:
+        warnings.warn(
+            f"X has {distinct} distinct rows, fewer than n_components={n_components}: some "
+            "components are alike or empty.",
+            DegenerateDataWarning,
+            stacklevel=4,
+        )
+        return
+    empty = np.flatnonzero(model.weights == 0)
+    if len(empty):
+        warnings.warn(
+            f"components {empty.tolist()} of {n_components} are empty: no row belongs to them. "
+            "Reduce n_components, or use empty='reseed'.",
+            DegenerateDataWarning,
+            stacklevel=4,
+        )
+    _warn_rank(model, result.counts, reg_covar, constant)
+
+
+def _warn_rank(
+    model: MixtureModel, counts: np.ndarray, reg_covar: float, constant: np.ndarray
+) -> None:
+    """Warn of covariances that are positive definite by ``reg_covar`` alone.
+
+    The diagonal of a Cholesky factor holds the standard deviation of each feature given those
+    before it: where its square is no more than reg_covar, the data adds nothing.
+    """
+    if reg_covar == 0:
+        return
+    structure = model.structure
+    factors = model.precisions_cholesky
+    if structure.family == "full":
+        factors = np.einsum("...ii->...i", factors)
+    per_component = np.atleast_1d(factors)
+    if not structure.tied and per_component.ndim == 1:
+        per_component = per_component[:, None]
+    if structure.tied:
+        per_component = np.atleast_2d(per_component)
+    thin = per_component**-2.0 < 1.5 * reg_covar
+    if thin.shape[1] == len(constant):
+        thin = thin & ~constant
+    bad = np.flatnonzero(thin.any(axis=1))
+    if len(bad) == 0:
+        return
+    k = int(bad[0])
+    matrix = structure.covariance_matrix(model.covariances, k, model.n_features)
+    rank = int((np.linalg.eigvalsh(matrix) > 1.5 * reg_covar).sum())
+    rows = counts.sum() if structure.tied else counts[k]
+    which = "the shared covariance has" if structure.tied else f"components {bad.tolist()} have"
+    advice = " or covariance_type='diag'" if structure.family == "full" else ""
+    warnings.warn(
+        f"{which} directions whose variance is reg_covar ({reg_covar:g}) alone: rank {rank} of "
+        f"{model.n_features} with {rows:.1f} effective samples in the first. Reduce n_components, "
+        f"increase reg_covar{advice}.",
+        DegenerateDataWarning,
+        stacklevel=5,
+    )

@@ -1,0 +1,84 @@
+"""Tables (pandas, polars, pyarrow) as plain arrays, column by column checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgmm.errors import InputError
+
+_LIBRARIES = ("pandas", "polars", "pyarrow")
+
+
+def is_frame(x: object) -> bool:
+    """Whether ``x`` is a table of one of the libraries known here, none of which is imported."""
+    kind = type(x)
+    return kind.__module__.split(".")[0] in _LIBRARIES and hasattr(x, "columns")
+
+
+def names(x: Any) -> list[Any]:
+    """Column names of a table."""
+    return list(x.column_names if hasattr(x, "column_names") else x.columns)
+
+
+def to_array(x: Any) -> np.ndarray:
+    """Numbers of a table as an array (N, D): float32 if all columns are, otherwise float64.
+
+    Parameters
+    ----------
+    x : data frame or table
+
+    Returns
+    -------
+    array : ndarray of shape (N, D)
+
+    Raises
+    ------
+    InputError
+        If a column is not numeric or has missing values; the message names it.
+    """
+    columns = [_column(x, position, name) for position, name in enumerate(names(x))]
+    if not columns:
+        raise InputError(f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required.")
+    single = all(c.dtype == np.float32 for c in columns)
+    return np.column_stack([c.astype(np.float32 if single else np.float64) for c in columns])
+
+
+def _column(x: Any, position: int, name: Any) -> np.ndarray:
+    if hasattr(x, "iloc"):
+        series = x.iloc[:, position]
+    elif hasattr(x, "column_names"):
+        series = x.column(position)
+    else:
+        series = x[name]
+    kind = str(getattr(series, "dtype", getattr(series, "type", "")))
+    lower = kind.lower()
+    if not any(word in lower for word in ("int", "float", "double", "bool", "decimal", "object")):
+        raise InputError(
+            f"column {name!r} (position {position}) has dtype {kind}; expected numbers. "
+            "Drop it or encode it as numbers."
+        )
+    missing = _missing(series)
+    if missing and "float" not in lower and "double" not in lower:
+        raise InputError(
+            f"column {name!r} (position {position}, {kind}) has {missing} missing values (NA, "
+            "which would become NaN). Impute or drop them."
+        )
+    if "object" in lower:
+        try:
+            return np.asarray(series).astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"column {name!r} (position {position}) has dtype {kind}: {error}. "
+                "Drop it or encode it as numbers."
+            ) from None
+    values = series.to_numpy()
+    return values if values.dtype.kind in "fiub" else values.astype(np.float64)
+
+
+def _missing(series: Any) -> int:
+    if hasattr(series, "isna"):
+        return int(series.isna().sum())
+    count = series.null_count
+    return int(count() if callable(count) else count)

@@ -1,0 +1,239 @@
+"""The kernels as plain functions on arrays, for those who write their own loop.
+
+The mixture is given as arrays: ``weights`` (K,), ``means`` (K, D) and ``precisions_cholesky`` as in
+scikit-learn: for "full" upper triangular U_k (K, D, D) with Sigma_k^-1 = U_k U_k', for "tied" one U,
+otherwise reciprocal standard deviations of the structure's shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgmm import covariance
+from fastgmm.backends import Backend, choose
+from fastgmm.errors import InputError
+from fastgmm.model import MixtureModel
+from fastgmm.parameters import check_factors, check_means, check_weights
+from fastgmm.sources import ArraySource
+from fastgmm.statistics import SufficientStatistics
+
+__all__ = [
+    "log_prob",
+    "predict",
+    "responsibilities",
+    "score_samples",
+    "sufficient_statistics",
+]
+
+
+def _model(
+    weights: Any, means: Any, precisions_cholesky: Any, covariance_type: str
+) -> MixtureModel:
+    structure = covariance.get(covariance_type)
+    means = np.asarray(means, np.float64)
+    if means.ndim != 2:
+        raise InputError(f"means must have shape (K, D); got {means.shape}.")
+    means = check_means(means, *means.shape)
+    if weights is None:
+        weights = np.full(len(means), 1.0 / len(means))
+    weights = np.asarray(check_weights(weights, len(means)), np.float64)
+    factors = check_factors(precisions_cholesky, structure, *means.shape).astype(np.float64)
+    return MixtureModel(weights, means, structure.covariances(factors), factors, structure)
+
+
+def _rows(x: Any, n_features: int) -> np.ndarray:
+    x = np.asarray(x)
+    if x.dtype not in (np.float32, np.float64):
+        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
+    if x.ndim != 2 or x.shape[1] != n_features:
+        raise InputError(f"x must have shape (N, {n_features}); got {x.shape}.")
+    return x
+
+
+def _prepare(
+    x: Any, weights: Any, means: Any, factors: Any, covariance_type: str, device: str
+) -> tuple[Backend, Any, np.ndarray]:
+    model = _model(weights, means, factors, covariance_type)
+    backend, _ = choose(device)
+    rows = _rows(x, model.n_features)
+    return backend, backend.prepare(model, rows.dtype), rows
+
+
+def log_prob(
+    x: Any,
+    means: Any,
+    precisions_cholesky: Any,
+    covariance_type: str = "full",
+    *,
+    device: str = "auto",
+) -> np.ndarray:
+    """Log-density of each component, without weights.
+
+    log p(x_n | k) = log|U_k| - D/2 log 2 pi - 1/2 |U_k'(x_n - mu_k)|^2.
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+        float32 or float64, anything else becomes float64. Must be finite.
+    means : array-like of shape (K, D)
+    precisions_cholesky : array-like of the structure's shape
+    covariance_type : str
+        One of :func:`fastgmm.covariance.names`.
+    device : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    log_prob : ndarray of shape (N, K)
+        In nats, of the dtype of ``x``.
+
+    Raises
+    ------
+    InputError
+        If a shape or value does not fit.
+
+    Examples
+    --------
+    >>> from fastgmm import functional
+    >>> functional.log_prob([[0.0]], [[0.0]], [[1.0]], "diag").round(4)
+    array([[-0.9189]])
+    """
+    model = _model(None, means, precisions_cholesky, covariance_type).unweighted()
+    rows = _rows(x, model.n_features)
+    backend, _ = choose(device)
+    return backend.weighted_log_prob(backend.prepare(model, rows.dtype), rows)
+
+
+def score_samples(
+    x: Any,
+    weights: Any,
+    means: Any,
+    precisions_cholesky: Any,
+    covariance_type: str = "full",
+    *,
+    device: str = "auto",
+) -> np.ndarray:
+    """Log-likelihood of each row: log sum_k w_k p(x_n | k), without an (N, K) array.
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+    weights : array-like of shape (K,)
+    means : array-like of shape (K, D)
+    precisions_cholesky : array-like of the structure's shape
+    covariance_type : str
+    device : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    log_likelihood : ndarray of shape (N,)
+        In nats.
+
+    Examples
+    --------
+    >>> from fastgmm import functional
+    >>> functional.score_samples([[0.0]], [1.0], [[0.0]], [[1.0]], "diag").round(4)
+    array([-0.9189])
+    """
+    backend, prepared, rows = _prepare(
+        x, weights, means, precisions_cholesky, covariance_type, device
+    )
+    return backend.score_samples(prepared, rows)
+
+
+def predict(
+    x: Any,
+    weights: Any,
+    means: Any,
+    precisions_cholesky: Any,
+    covariance_type: str = "full",
+    *,
+    device: str = "auto",
+) -> np.ndarray:
+    """The most probable component of each row: argmax_k w_k p(x_n | k).
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+    weights : array-like of shape (K,)
+    means : array-like of shape (K, D)
+    precisions_cholesky : array-like of the structure's shape
+    covariance_type : str
+    device : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    labels : ndarray of shape (N,)
+        int64; the first component wins a tie.
+    """
+    backend, prepared, rows = _prepare(
+        x, weights, means, precisions_cholesky, covariance_type, device
+    )
+    return backend.predict(prepared, rows)
+
+
+def responsibilities(
+    x: Any,
+    weights: Any,
+    means: Any,
+    precisions_cholesky: Any,
+    covariance_type: str = "full",
+    *,
+    device: str = "auto",
+) -> np.ndarray:
+    """Posterior probabilities: r_nk = w_k p(x_n | k) / sum_j w_j p(x_n | j).
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+    weights : array-like of shape (K,)
+    means : array-like of shape (K, D)
+    precisions_cholesky : array-like of the structure's shape
+    covariance_type : str
+    device : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    resp : ndarray of shape (N, K)
+        Rows sum to 1, however far a row is from every component.
+    """
+    backend, prepared, rows = _prepare(
+        x, weights, means, precisions_cholesky, covariance_type, device
+    )
+    return backend.responsibilities(prepared, rows)
+
+
+def sufficient_statistics(
+    x: Any,
+    weights: Any,
+    means: Any,
+    precisions_cholesky: Any,
+    covariance_type: str = "full",
+    sample_weight: Any = None,
+    *,
+    device: str = "auto",
+) -> SufficientStatistics:
+    """Statistics of one E-step: counts and moments about the means, without an (N, K) array.
+
+    Parameters
+    ----------
+    x : array-like of shape (N, D)
+    weights : array-like of shape (K,)
+    means : array-like of shape (K, D)
+    precisions_cholesky : array-like of the structure's shape
+    covariance_type : str
+    sample_weight : array-like of shape (N,), optional
+    device : {"auto", "cpu", "reference"}
+
+    Returns
+    -------
+    statistics : SufficientStatistics
+        They add over parts of the data.
+    """
+    backend, prepared, rows = _prepare(
+        x, weights, means, precisions_cholesky, covariance_type, device
+    )
+    source = ArraySource(rows, sample_weight)
+    (chunk,) = source
+    return backend.accumulate(prepared, chunk.x, chunk.weight).scale(source.weight_scale)

@@ -1,0 +1,285 @@
+"""Save estimators to files and load them: safetensors and JSON, never pickle.
+
+`fastgmm.model_file` has the format and all checks of what a file says; here are the estimator on
+one side, and on the other the file system: reads that cannot be led astray, writes that are atomic.
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import secrets
+import shutil
+import stat
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastgmm import model_file
+from fastgmm.errors import InputError, ModelFileError
+from fastgmm.model_file import BOUNDS, INIT, PARAMETERS, Document
+
+if TYPE_CHECKING:
+    from fastgmm.mixture import GaussianMixture
+
+__all__ = ["load", "save"]
+
+PathLike = str | bytes | os.PathLike[str]
+
+
+def save(estimator: GaussianMixture, path: PathLike) -> None:
+    """Write an estimator, fitted or not, to a safetensors file.
+
+    The file is written beside its destination, synced and moved into place: whatever interrupts
+    the save, ``path`` holds either what it held before or the whole new model. (A process killed
+    outright can leave a hidden ``.fastgmm.<random>.tmp`` beside it.)
+
+    Parameters
+    ----------
+    estimator : GaussianMixture
+        The estimator. A ``random_state`` that is a generator cannot be stored; None is stored in
+        its place, with a UserWarning.
+    path : str or os.PathLike
+        The file. Its folder must exist; an existing file is replaced, a link is followed.
+
+    Raises
+    ------
+    InputError
+        The estimator holds something that `load` would refuse, such as NaN in its means.
+    OSError
+        The file cannot be written; the subclass and the path say why.
+
+    See Also
+    --------
+    load : The way back.
+    """
+    data = model_file.encode(_document(estimator))
+    try:
+        # What load would refuse must not replace a file that it takes.
+        model_file.decode(data, _defaults())
+    except ModelFileError as error:
+        raise InputError(f"save: load would refuse this estimator: {error}") from None
+    _write(os.fsdecode(path), data)
+
+
+def load(path: PathLike) -> GaussianMixture:
+    """Read an estimator from a file that `save` wrote.
+
+    Everything in the file is checked before an estimator is built from it: sizes, names, shapes,
+    types, and that the numbers are a mixture. A file may therefore come from anywhere. A
+    UserWarning tells when another major or minor version wrote it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    GaussianMixture
+        The estimator, fitted if it was fitted when it was saved.
+
+    Raises
+    ------
+    ModelFileError
+        The file is damaged, inconsistent, or not a model of fastgmm.
+    OSError
+        The file cannot be read; the subclass and the path say why.
+
+    See Also
+    --------
+    save : The way there.
+    """
+    name = os.fsdecode(path)
+    try:
+        document = model_file.decode(_read(name), _defaults())
+        estimator = _restore(document)
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"load {_show(name)}: {error}. The file is damaged or not a model of fastgmm; "
+            "save the model again"
+        ) from None
+    current = _version()
+    if document.version.split(".")[:2] != current.split(".")[:2]:
+        warnings.warn(
+            f"The model was saved by fastgmm {document.version} and loaded by {current}; results "
+            "may differ. Save it again with this version once it is checked.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return estimator
+
+
+# The estimator. Its module imports this one to save, so it is imported when called.
+
+
+def _version() -> str:
+    import fastgmm
+
+    return fastgmm.__version__
+
+
+def _defaults() -> dict[str, Any]:
+    from fastgmm.mixture import GaussianMixture
+
+    parameters = inspect.signature(GaussianMixture).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def _document(estimator: GaussianMixture) -> Document:
+    from fastgmm.mixture import GaussianMixture
+
+    if not isinstance(estimator, GaussianMixture):
+        raise InputError(
+            f"save: expected a fastgmm.GaussianMixture, got {type(estimator).__name__}; "
+            "GaussianMixture.from_sklearn takes over a model of scikit-learn"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    params: dict[str, Any] = {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name not in INIT:
+            params[name] = _plain(name, value)
+        elif value is not None:
+            tensors[INIT[name]] = np.array(value, dtype=np.float64, order="C")
+    if not hasattr(estimator, "means_"):
+        return Document(_version(), params, None, tensors)
+    for name in (*PARAMETERS, *BOUNDS):
+        value = getattr(estimator, name + "_", None)
+        if value is not None:
+            # Not ascontiguousarray, which makes a vector of a scalar.
+            tensors[name] = np.array(value, dtype=None if name in PARAMETERS else float, order="C")
+    names = getattr(estimator, "feature_names_in_", None)
+    fit = {
+        "backend": str(getattr(estimator, "backend_", "")),
+        "converged": bool(getattr(estimator, "converged_", False)),
+        "dtype": tensors["means"].dtype.name,
+        "feature_names": None if names is None else [str(name) for name in names],
+        "n_iter": int(getattr(estimator, "n_iter_", 0)),
+    }
+    return Document(_version(), params, fit, tensors)
+
+
+def _plain(name: str, value: Any) -> bool | int | float | str | None:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if name == "random_state":
+        warnings.warn(
+            f"save: random_state is a {type(value).__name__}, which a model file cannot hold; "
+            "None is stored in its place. An int would be kept.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return None
+    raise InputError(
+        f"save: parameter {name!r} should be None, a bool, a number or a str, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _restore(document: Document) -> GaussianMixture:
+    from fastgmm.mixture import GaussianMixture
+
+    tensors, fit = document.tensors, document.fit
+    params = document.params | {name: tensors[key] for name, key in INIT.items() if key in tensors}
+    if fit is None:
+        return GaussianMixture(**params)
+    del params["n_components"]
+    try:
+        estimator = GaussianMixture.from_parameters(
+            tensors["weights"],
+            tensors["means"],
+            tensors["covariances"],
+            precisions_cholesky=tensors["precisions_cholesky"],
+            **params,
+        )
+    except ValueError as error:
+        raise ModelFileError(f"expected the parameters of a mixture, got {error}") from error
+    estimator.n_iter_ = fit["n_iter"]
+    estimator.converged_ = fit["converged"]
+    estimator.backend_ = fit["backend"]
+    if "lower_bound" in tensors:
+        estimator.lower_bound_ = float(tensors["lower_bound"])
+    if "lower_bounds" in tensors:
+        estimator.lower_bounds_ = tensors["lower_bounds"]
+    if fit["feature_names"] is not None:
+        estimator.feature_names_in_ = np.array(fit["feature_names"], dtype=object)
+    return estimator
+
+
+# The file system.
+
+
+def _show(path: str) -> str:
+    """The path, in characters that any terminal can print."""
+    return ascii(path) if not path.isprintable() else repr(path)
+
+
+def _error(error: OSError, path: str) -> OSError:
+    """The same error about the user's path; OSError picks the subclass from the number."""
+    return OSError(error.errno, error.strerror or str(error), path)
+
+
+def _check_path(path: str) -> None:
+    # open() raises ValueError for these, which says nothing of files.
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "A path cannot hold a zero byte", path)
+
+
+def _read(path: str) -> bytes:
+    _check_path(path)
+    try:
+        # A pipe or a device would block or never end; checked before it is opened.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(8)
+            # Before the rest is read: a large file of another kind costs no memory.
+            head = prefix + file.read(model_file.header_size(prefix, size))
+            model_file.check_size(head, size)
+            return head + file.read()
+    except OSError as error:
+        raise _error(error, path) from error
+
+
+def _write(path: str, data: bytes) -> None:
+    _check_path(path)
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.isdir(target) or path.endswith(os.sep):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    temporary = os.path.join(folder, f".fastgmm.{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            # "x" and not tempfile: the file gets the permissions that the umask gives.
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileNotFoundError):
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
+        finally:
+            with suppress(OSError):
+                os.unlink(temporary)
+        _sync_folder(folder)
+    except OSError as error:
+        raise _error(error, path) from error
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the new name last; not every system can open folders, and the file itself is safe."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,114 @@
+"""Checks of parameters that users give: weights, means, precisions, covariances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from fastgmm.covariance import CovarianceStructure
+from fastgmm.errors import InputError, SingularCovarianceError
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    array = check_array(
+        value,
+        dtype=[np.float64, np.float32],
+        ensure_2d=False,
+        allow_nd=True,
+        ensure_all_finite=False,
+        input_name=name,
+    )
+    if not np.all(np.isfinite(array)):
+        place = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
+        raise InputError(
+            f"The parameter '{name}' must be finite; it contains NaN or infinity, first at "
+            f"component {place[0]} (index {tuple(place.tolist())})."
+        )
+    return array
+
+
+def _shape(array: np.ndarray, shape: tuple[int, ...], name: str) -> None:
+    if array.shape != shape:
+        raise InputError(
+            f"The parameter '{name}' should have the shape of {shape}, but got {array.shape}"
+        )
+
+
+def check_weights(weights: Any, n_components: int) -> np.ndarray:
+    """Weights (K,) in [0, 1] with sum 1."""
+    weights = _array(weights, "weights")
+    _shape(weights, (n_components,), "weights")
+    if weights.min() < 0 or weights.max() > 1:
+        # Which is called minimum and which maximum is scikit-learn's text.
+        raise InputError(
+            "The parameter 'weights' should be in the range [0, 1], but got max value "
+            f"{weights.min():.5f}, min value {weights.max():.5f}"
+        )
+    tolerance = 1e-6 if weights.dtype == np.float32 else 1e-8
+    if abs(1.0 - float(weights.sum(dtype=np.float64))) > tolerance:
+        raise InputError(
+            "The parameter 'weights' should be normalized, but got sum(weights) = "
+            f"{weights.sum():.5f}"
+        )
+    return weights
+
+
+def check_means(means: Any, n_components: int, n_features: int) -> np.ndarray:
+    """Means (K, D)."""
+    means = _array(means, "means")
+    _shape(means, (n_components, n_features), "means")
+    return means
+
+
+def check_matrices(
+    value: Any,
+    structure: CovarianceStructure,
+    n_components: int,
+    n_features: int,
+    kind: str = "precision",
+) -> np.ndarray:
+    """Precisions or covariances of the structure's shape, symmetric and positive definite."""
+    name = f"{structure.name} {kind}"
+    array = _array(value, name)
+    _shape(array, structure.shape(n_components, n_features), name)
+    if structure.family != "full":
+        if np.any(array <= 0):
+            raise SingularCovarianceError(f"'{name}' should be positive{_first(array <= 0)}")
+        return array
+    stack = array if array.ndim == 3 else array[None]
+    symmetric = np.isclose(stack, np.swapaxes(stack, 1, 2)).all(axis=(1, 2))
+    bad = ~symmetric
+    bad[symmetric] = np.linalg.eigvalsh(stack[symmetric])[:, 0] <= 0
+    if bad.any():
+        where = "" if structure.tied else _first(bad)
+        raise SingularCovarianceError(f"'{name}' should be symmetric, positive-definite{where}")
+    return array
+
+
+def check_factors(
+    value: Any, structure: CovarianceStructure, n_components: int, n_features: int
+) -> np.ndarray:
+    """Cholesky factors of precisions: upper triangular with a positive diagonal, or positive."""
+    name = f"{structure.name} precisions_cholesky"
+    array = _array(value, name)
+    _shape(array, structure.shape(n_components, n_features), name)
+    if structure.family == "full":
+        stack = array if array.ndim == 3 else array[None]
+        if np.any(np.tril(stack, -1)):
+            raise InputError(f"'{name}' should be upper triangular: precision = U U'.")
+        bad = (np.einsum("kii->ki", stack) <= 0).any(axis=1)
+    else:
+        bad = array <= 0
+    if np.any(bad):
+        raise SingularCovarianceError(
+            f"'{name}' should have a positive diagonal{'' if structure.tied else _first(bad)}"
+        )
+    return array
+
+
+def _first(bad: np.ndarray) -> str:
+    """Name the first component that is bad."""
+    rows = np.atleast_1d(bad).reshape(len(np.atleast_1d(bad)), -1).any(axis=1)
+    return f" (component {int(rows.argmax())})"

@@ -1,0 +1,78 @@
+"""Rows of an array in memory, or mapped to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from fastgmm.errors import InputError
+from fastgmm.sources.base import Chunk, Source
+
+
+def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
+    """Weights as float64 (N,), checked.
+
+    Raises
+    ------
+    InputError
+        If they have another length, are negative, not finite, or all zero.
+    """
+    weight = np.array(sample_weight, dtype=np.float64)
+    if weight.ndim == 0:
+        weight = np.full(n_rows, float(weight))
+    if weight.ndim != 1:
+        raise InputError("Sample weights must be 1D array or scalar")
+    if weight.shape != (n_rows,):
+        raise InputError(f"sample_weight.shape == {weight.shape}, expected {(n_rows,)}!")
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        first = int(bad.argmax())
+        raise InputError(
+            "sample_weight must be finite and not negative; Negative values, NaN or inf in data: "
+            f"got {weight[first]} at row {first} ({int(bad.sum())} such rows)."
+        )
+    if not weight.any():
+        raise InputError(
+            "sample_weight: Sample weights must contain at least one non-zero number; "
+            "with all of them zero no row is left to fit."
+        )
+    return weight
+
+
+class ArraySource(Source):
+    """Chunks of consecutive rows of an array, without copying.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, D)
+        float32 or float64, any strides.
+    sample_weight : array-like of shape (N,), optional
+    batch_size : int, optional
+        Rows per chunk; all rows in one chunk by default.
+    """
+
+    def __init__(
+        self, x: np.ndarray, sample_weight: object = None, batch_size: int | None = None
+    ) -> None:
+        self._x = x
+        self.n_rows, self.n_features = x.shape
+        self.dtype = x.dtype
+        self._batch = batch_size or self.n_rows
+        self._weight: np.ndarray | None = None
+        if sample_weight is not None:
+            weight = check_weights(sample_weight, self.n_rows)
+            # The largest first: a sum of weights near 1e308 would overflow.
+            largest = weight.max()
+            mean = (weight / largest).mean()
+            self._weight = weight / largest / mean
+            self.weight_scale = float(largest * mean)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for start in range(0, self.n_rows, self._batch):
+            rows = slice(start, start + self._batch)
+            weight = None if self._weight is None else self._weight[rows]
+            yield Chunk(self._x[rows], weight, start)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self._x[rows].astype(np.float64)

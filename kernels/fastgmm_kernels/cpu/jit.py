@@ -1,0 +1,107 @@
+"""The one place where Numba's options are fixed.
+
+``kernel`` compiles a helper that runs inside a pass. ``Driver`` is a whole pass over rows: the same
+source compiled in parallel and, for small inputs and forked children, without threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import types as pytypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+# No "nnan" and no "ninf": log-weights are -inf for empty components, and isfinite must keep meaning.
+FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy", "boundscheck": False, "nogil": True}
+
+# Numba threads must not be entered by two Python threads at once under its workqueue layer,
+# and two passes side by side would only share the same cores anyway.
+_launch = threading.Lock()
+
+
+def _fingerprint() -> str:
+    """Hash of all kernel sources: an edited helper must not leave stale machine code in its callers."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_FINGERPRINT = _fingerprint()
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    """Decorate ``function``, cached on disk where a cache folder can be written."""
+    dispatcher = numba.njit(**{**OPTIONS, **options})(function)
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # no writable cache folder: compile in memory
+        return dispatcher
+    file = getattr(dispatcher._cache, "_cache_file", None)
+    if file is not None:
+        # Numba stamps an entry with its own file only; helpers live in other files.
+        file._source_stamp = (file._source_stamp, _FINGERPRINT)
+    return dispatcher
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a helper that is called from passes (no threads of its own)."""
+    return _compile(function)
+
+
+class Driver:
+    """A pass over rows, compiled per dtype on first use.
+
+    The first argument is the rows ``x``; it is typed as read-only with any strides, so that one
+    compilation serves every layout. All other arrays are C-contiguous and writable. What remains
+    are the dtypes and dimensions of the arrays: one compilation each.
+
+    Called with ``parallel=True`` the pass runs on Numba's threads, otherwise on the calling thread.
+    The work is cut into the same blocks either way.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        serial = pytypes.FunctionType(
+            function.__code__, function.__globals__, function.__name__ + "_serial"
+        )
+        # Numba's cache files are named after the qualified name: two compilations of one
+        # source need two names.
+        serial.__qualname__ = function.__qualname__ + "_serial"
+        serial.__module__ = function.__module__
+        self._sources = {True: function, False: serial}
+        self._compiled: dict[tuple[Any, ...], Any] = {}
+
+    def _get(self, parallel: bool, args: tuple[Any, ...]) -> Any:
+        key = (parallel, *[(a.dtype.num, a.ndim) for a in args if type(a) is np.ndarray])
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            signature = []
+            for position, value in enumerate(args):
+                kind = numba.typeof(value)
+                if position == 0:
+                    kind = types.Array(kind.dtype, kind.ndim, "A", readonly=True)
+                signature.append(kind)
+            compiled = _compile(self._sources[parallel], parallel=parallel)
+            compiled.compile(tuple(signature))
+            compiled.disable_compile()
+            self._compiled[key] = compiled
+        return compiled
+
+    def __call__(self, *args: Any, parallel: bool) -> Any:
+        compiled = self._get(parallel, args)
+        if not parallel:
+            return compiled(*args)
+        with _launch:
+            return compiled(*args)
+
+
+driver = Driver
