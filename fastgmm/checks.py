@@ -13,7 +13,7 @@ from fastgmm import frames
 from fastgmm.backends import FeatureSummary
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
 
-# A float32 or float64 kernel squares deviations and precisions; beyond this their product overflows.
+# Kernels square deviations times precisions; beyond this the product overflows.
 _LARGEST = {np.dtype(np.float32): 1e16, np.dtype(np.float64): 1e150}
 
 
@@ -90,15 +90,17 @@ def _narrow(x: np.ndarray) -> np.ndarray:
             f"X has dtype {x.dtype}; it is computed in float64.", PrecisionWarning, stacklevel=4
         )
         return x.astype(np.float64)
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size:
-        if max(abs(int(x.max())), abs(int(x.min()))) > 2**53:
-            warnings.warn(
-                f"X has {x.dtype} values beyond 2^53, which float64 cannot represent exactly.",
-                PrecisionWarning,
-                stacklevel=4,
-            )
+    wide = x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size
+    if wide and max(abs(int(x.max())), abs(int(x.min()))) > 2**53:
+        warnings.warn(
+            f"X has {x.dtype} values beyond 2^53, which float64 cannot represent exactly.",
+            PrecisionWarning,
+            stacklevel=4,
+        )
     if x.dtype.kind in "mM":
-        raise InputError(f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first.")
+        raise InputError(
+            f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first."
+        )
     return x
 
 

@@ -194,7 +194,9 @@ def _load(args: argparse.Namespace) -> tuple[Any, tables.Table]:
     """Load the model and the columns that it was fitted on."""
     estimator = fastgmm.load(args.model)
     # The names are matched here: the estimator gets plain arrays, and would warn about that.
-    names = vars(estimator).pop("feature_names_in_", None)
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        del estimator.feature_names_in_
     columns = args.columns
     if names is not None and columns is None and tables.has_names(args.data):
         columns = [str(name) for name in names]

@@ -15,13 +15,14 @@ from fastgmm.em import m_step, scatter
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, check_weights
+from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class MixtureConversion:
+class MixtureConversion(MixtureScoring):
     """Ways to a fitted estimator other than a fit, and ways out of it."""
 
     covariance_type: str
@@ -56,7 +57,7 @@ class MixtureConversion:
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())  # type: ignore[misc]
+        state = dict(super().__getstate__())
         if "_prepared" in state:
             state["_prepared"] = {}
         if "_published" in state:
@@ -67,7 +68,7 @@ class MixtureConversion:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[misc]
+        super().__setstate__(state)
         if "_model" in state:
             self._published = (self.weights_, self.means_, self.precisions_cholesky_)
 
@@ -127,7 +128,9 @@ class MixtureConversion:
         if covariances is None and precisions is None and precisions_cholesky is None:
             raise InputError("one of covariances, precisions, precisions_cholesky must be given.")
         if covariances is not None:
-            covariances = check_matrices(covariances, structure, *shape, "covariance")
+            covariances = check_matrices(
+                covariances, structure, shape[0], shape[1], kind="covariance"
+            )
             covariances = covariances.astype(np.float64)
         if precisions is not None:
             precisions = check_matrices(precisions, structure, *shape).astype(np.float64)
@@ -152,7 +155,7 @@ class MixtureConversion:
         self.n_iter_ = 0
         self.lower_bound_ = -np.inf
         self.lower_bounds_: list[float] = []
-        self.backend_ = f"{choose(self.device)[1]}; no fit"  # type: ignore[attr-defined]
+        self.backend_ = f"{choose(self.device)[1]}; no fit"
         return self
 
     @classmethod
@@ -192,13 +195,13 @@ class MixtureConversion:
             raise InputError(f"resp must have shape (N, K); got {resp.shape}.")
         params.setdefault("n_components", resp.shape[1])
         self = cls(covariance_type=covariance_type, reg_covar=reg_covar, **params)
-        x = check_rows(self, X, reset=True)  # type: ignore[arg-type]
+        x = check_rows(self, X, reset=True)
         check_finite(x)
         if len(x) != len(resp):
             raise InputError(f"X has {len(x)} rows and resp {len(resp)}; they must agree.")
         if not (np.all(np.isfinite(resp)) and np.all(resp >= 0)):
             raise InputError("resp must be finite and not negative.")
-        backend, _ = choose(self.device)  # type: ignore[attr-defined]
+        backend, _ = choose(self.device)
         structure = covariance.get(covariance_type)
         mean = backend.summarise(x).mean
         n_components, n_features = resp.shape[1], x.shape[1]
@@ -230,7 +233,7 @@ class MixtureConversion:
 
         check_is_fitted(self, "means_")
         model = self._current_model()
-        params = self.get_params(deep=False)  # type: ignore[attr-defined]
+        params = self.get_params(deep=False)
         known = {key: value for key, value in params.items() if key in Theirs().get_params()}
         special = model.structure.tied and model.structure.family != "full"
         if special:
@@ -285,7 +288,7 @@ class MixtureConversion:
         """
         from fastgmm import io
 
-        io.save(self, path)  # type: ignore[arg-type]
+        io.save(self, path)
 
 
 def _frozen(array: np.ndarray, dtype: Any) -> np.ndarray:

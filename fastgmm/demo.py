@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from fastgmm.errors import InputError
 from fastgmm.demo_picture import PLOT_MISSING, draw, require_matplotlib
+from fastgmm.errors import InputError
 from fastgmm.mixture import GaussianMixture
 
 COVARIANCES = ("full", "tied", "diag", "spherical")  # those that scikit-learn has

@@ -98,16 +98,16 @@ def _title(
     k = len(ours.weights_)
     if first.speed_up is not None:
         title = "The same mixture" + _faster(first.speed_up, ", ")
-        tail = f"{first.sklearn_seconds:.2f} s with scikit-learn, "
+        tail = f" from the same start: {first.sklearn_seconds:.2f} s with scikit-learn, "
     else:
         title = f"{height * width:,} pixels, {k} Gaussians, {first.fastgmm_seconds:.2f} seconds"
-        tail = ""
+        tail = ": "
     figure.text(0.035, 0.96, title, fontsize=21, fontweight="bold", va="center")
     figure.text(
         0.035,
         0.926,
         f"{height * width:,} pixels as colour and position, {k} Gaussians with {first.covariance} "
-        f"covariances, {len(ours.lower_bounds_)} EM iterations{' from the same start' if first.speed_up else ''}: "
+        f"covariances, {len(ours.lower_bounds_)} EM iterations"
         f"{tail}{first.fastgmm_seconds:.2f} s with fastgmm",
         fontsize=11.5,
         color=FAINT,

@@ -1,6 +1,6 @@
 """Expectation-maximisation: a loop around one additive pass over the rows.
 
-    rows --pass(model)--> SufficientStatistics --M-step--> model
+rows --pass(model)--> SufficientStatistics --M-step--> model
 """
 
 from __future__ import annotations
@@ -296,9 +296,7 @@ def fit(
                 "'reseed'."
             )
         where = f"M-step, iteration {iteration}"
-        model = m_step(
-            statistics, model, row_scatter, reg_covar, context=where, advice=advice
-        )
+        model = m_step(statistics, model, row_scatter, reg_covar, context=where, advice=advice)
         if vacant.any() and empty == "reseed":
             model = _reseed(source, model, vacant, backend)
         bounds.append(bound)

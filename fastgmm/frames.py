@@ -40,7 +40,9 @@ def to_array(x: Any) -> np.ndarray:
     """
     columns = [_column(x, position, name) for position, name in enumerate(names(x))]
     if not columns:
-        raise InputError(f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required.")
+        raise InputError(
+            f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required."
+        )
     single = all(c.dtype == np.float32 for c in columns)
     return np.column_stack([c.astype(np.float32 if single else np.float64) for c in columns])
 

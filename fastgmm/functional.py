@@ -1,8 +1,8 @@
 """The kernels as plain functions on arrays, for those who write their own loop.
 
-The mixture is given as arrays: ``weights`` (K,), ``means`` (K, D) and ``precisions_cholesky`` as in
-scikit-learn: for "full" upper triangular U_k (K, D, D) with Sigma_k^-1 = U_k U_k', for "tied" one U,
-otherwise reciprocal standard deviations of the structure's shape.
+The mixture is given as arrays: ``weights`` (K,), ``means`` (K, D) and ``precisions_cholesky`` as
+in scikit-learn: for "full" upper triangular U_k (K, D, D) with Sigma_k^-1 = U_k U_k', for "tied"
+one U, otherwise reciprocal standard deviations of the structure's shape.
 """
 
 from __future__ import annotations

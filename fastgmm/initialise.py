@@ -51,9 +51,7 @@ def given_statistics(
     parts = []
     for chunk in source:
         own = labels[chunk.start : chunk.start + len(chunk.x)]
-        parts.append(
-            backend.accumulate_given(chunk.x, chunk.weight, structure, about, labels=own)
-        )
+        parts.append(backend.accumulate_given(chunk.x, chunk.weight, structure, about, labels=own))
     return reduce(add, parts)
 
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastgmm import model_file
+from fastgmm import covariance, model_file
 from fastgmm.errors import InputError, ModelFileError
+from fastgmm.model import MixtureModel
 from fastgmm.model_file import BOUNDS, INIT, PARAMETERS, Document
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def save(estimator: GaussianMixture, path: PathLike) -> None:
     data = model_file.encode(_document(estimator))
     try:
         # What load would refuse must not replace a file that it takes.
-        model_file.decode(data, _defaults())
+        _restore(model_file.decode(data, _defaults()))
     except ModelFileError as error:
         raise InputError(f"save: load would refuse this estimator: {error}") from None
     _write(os.fsdecode(path), data)
@@ -108,7 +109,7 @@ def load(path: PathLike) -> GaussianMixture:
             f"The model was saved by fastgmm {document.version} and loaded by {current}; results "
             "may differ. Save it again with this version once it is checked.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return estimator
 
@@ -146,18 +147,19 @@ def _document(estimator: GaussianMixture) -> Document:
             tensors[INIT[name]] = np.array(value, dtype=np.float64, order="C")
     if not hasattr(estimator, "means_"):
         return Document(_version(), params, None, tensors)
-    for name in (*PARAMETERS, *BOUNDS):
-        value = getattr(estimator, name + "_", None)
-        if value is not None:
-            # Not ascontiguousarray, which makes a vector of a scalar.
-            tensors[name] = np.array(value, dtype=None if name in PARAMETERS else float, order="C")
+    # What the estimator computes with; its attributes are that in the precision of the data.
+    model = estimator._current_model()
+    for name in PARAMETERS:
+        tensors[name] = np.array(getattr(model, name), dtype=np.float64, order="C")
+    for name in BOUNDS:
+        tensors[name] = np.array(getattr(estimator, name + "_"), dtype=np.float64)
     names = getattr(estimator, "feature_names_in_", None)
     fit = {
-        "backend": str(getattr(estimator, "backend_", "")),
-        "converged": bool(getattr(estimator, "converged_", False)),
-        "dtype": tensors["means"].dtype.name,
+        "backend": str(estimator.backend_),
+        "converged": bool(estimator.converged_),
+        "dtype": estimator.means_.dtype.name,
         "feature_names": None if names is None else [str(name) for name in names],
-        "n_iter": int(getattr(estimator, "n_iter_", 0)),
+        "n_iter": int(estimator.n_iter_),
     }
     return Document(_version(), params, fit, tensors)
 
@@ -185,29 +187,26 @@ def _restore(document: Document) -> GaussianMixture:
     from fastgmm.mixture import GaussianMixture
 
     tensors, fit = document.tensors, document.fit
-    params = document.params | {name: tensors[key] for name, key in INIT.items() if key in tensors}
-    if fit is None:
-        return GaussianMixture(**params)
-    del params["n_components"]
+    starts = {name: tensors[key] for name, key in INIT.items() if key in tensors}
+    estimator = GaussianMixture(**document.params, **starts)
     try:
-        estimator = GaussianMixture.from_parameters(
-            tensors["weights"],
-            tensors["means"],
-            tensors["covariances"],
-            precisions_cholesky=tensors["precisions_cholesky"],
-            **params,
-        )
+        estimator._check_settings()
     except ValueError as error:
-        raise ModelFileError(f"expected the parameters of a mixture, got {error}") from error
-    estimator.n_iter_ = fit["n_iter"]
-    estimator.converged_ = fit["converged"]
-    estimator.backend_ = fit["backend"]
-    if "lower_bound" in tensors:
-        estimator.lower_bound_ = float(tensors["lower_bound"])
-    if "lower_bounds" in tensors:
-        estimator.lower_bounds_ = tensors["lower_bounds"]
+        raise ModelFileError(f"expected parameters that can be used, got: {error}") from None
+    if fit is None:
+        return estimator
+    # Not from_parameters, which chooses a device: a model from a GPU must load without one.
+    structure = covariance.get(estimator.covariance_type)
+    model = MixtureModel(*(tensors[name] for name in PARAMETERS), structure)
+    estimator._publish(model, np.dtype(fit["dtype"]))
+    estimator.n_features_in_ = model.n_features
     if fit["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(fit["feature_names"], dtype=object)
+    estimator.backend_ = fit["backend"]
+    estimator.converged_ = fit["converged"]
+    estimator.n_iter_ = fit["n_iter"]
+    estimator.lower_bound_ = float(tensors["lower_bound"])
+    estimator.lower_bounds_ = tensors["lower_bounds"].tolist()
     return estimator
 
 

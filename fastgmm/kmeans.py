@@ -88,9 +88,7 @@ def _draw_weighted(chunks: list, totals: np.ndarray, random_state: np.random.Ran
     return chunk.start + _search(np.cumsum(chunk.weight), rest)
 
 
-def _draw(
-    parts: np.ndarray, rest: float, closest: np.ndarray, weight: np.ndarray | None
-) -> int:
+def _draw(parts: np.ndarray, rest: float, closest: np.ndarray, weight: np.ndarray | None) -> int:
     """The row at which the running sum of weighted distances passes ``rest``."""
     edges = np.cumsum(parts)
     part = min(int(np.searchsorted(edges, rest, side="right")), len(parts) - 1)

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     Interval,
@@ -27,11 +26,10 @@ from fastgmm.initialise import Start
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_matrices, check_means, check_weights
 from fastgmm.progress import Progress
-from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
 
 
-class GaussianMixture(MixtureConversion, MixtureScoring, DensityMixin, BaseEstimator):
+class GaussianMixture(MixtureConversion):
     """Gaussian mixture, fitted by expectation-maximisation.
 
     p(x) = sum_k w_k N(x; mu_k, Sigma_k). Takes the place of ``sklearn.mixture.GaussianMixture``:
@@ -231,9 +229,7 @@ class GaussianMixture(MixtureConversion, MixtureScoring, DensityMixin, BaseEstim
         """
         return self.fit(X, y, sample_weight, callback=callback).predict(X)
 
-    def _fit(
-        self, X: Any, sample_weight: Any, callback: Callable[[Any], object] | None
-    ) -> None:
+    def _fit(self, X: Any, sample_weight: Any, callback: Callable[[Any], object] | None) -> None:
         self._check_settings()
         backend, reason = choose(self.device)
         structure = covariance.get(self.covariance_type)
@@ -274,7 +270,8 @@ class GaussianMixture(MixtureConversion, MixtureScoring, DensityMixin, BaseEstim
             # Feature names and numbers are part of the previous fit too.
             for key in [key for key in vars(self) if key.endswith("_in_")]:
                 delattr(self, key)
-            vars(self).update(names)
+            for key, value in names.items():
+                setattr(self, key, value)
             raise
         constant = summary.maximum == summary.minimum
         warn_degenerate(source, x, result, self.reg_covar, constant)

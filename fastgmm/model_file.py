@@ -1,11 +1,12 @@
 """The format of model files: bytes in, a checked document out; and the way there.
 
-A file is safetensors. Its tensors are ``weights (K,)``, ``means (K, D)``, ``covariances`` and
-``precisions_cholesky`` (the shape that the covariance structure gives), ``lower_bound ()``,
-``lower_bounds (n,)`` and those of ``init.weights``, ``init.means``, ``init.precisions`` that the
-estimator was given. Its metadata has one entry, ``fastgmm``, a JSON document with the number of the
-format, the version that wrote it, the constructor's parameters and the facts of the fit (null for
-an unfitted estimator). Nothing in a file is code, and nothing is built before all of it is checked.
+A file is safetensors. Its tensors, all float64, are ``weights (K,)``, ``means (K, D)``,
+``covariances`` and ``precisions_cholesky`` (the shape that the covariance structure gives),
+``lower_bound ()``, ``lower_bounds (n,)`` and those of ``init.weights``, ``init.means``,
+``init.precisions`` that the estimator was given. Its metadata has one entry, ``fastgmm``, a JSON
+document with the number of the format, the version that wrote it, the constructor's parameters and
+the facts of the fit (null for an unfitted estimator). Nothing in a file is code, and nothing is
+built before all of it is checked.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ INIT = {
     "means_init": "init.means",
     "precisions_init": "init.precisions",
 }
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype(np.float32), "F64": np.dtype(np.float64)}
 _FIT_KEYS = {"backend", "converged", "dtype", "feature_names", "n_iter"}
 
-Layout = dict[str, tuple[str, tuple[int, ...]]]
+Layout = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def decode(data: bytes, defaults: Mapping[str, Any]) -> Document:
     if fit is None:
         _check_keys("the tensors", layout, set(), set(INIT.values()))
     else:
-        _check_keys("the tensors", layout, set(PARAMETERS), {*BOUNDS, *INIT.values()})
+        _check_keys("the tensors", layout, {*PARAMETERS, *BOUNDS}, set(INIT.values()))
         _check_fit(fit, params, layout)
     try:
         # Copies, because the parser's arrays share the file's bytes.
@@ -101,7 +101,7 @@ def decode(data: bytes, defaults: Mapping[str, Any]) -> Document:
         refuse("well-formed safetensors", str(error))
     _check_finite(tensors)
     if fit is not None:
-        _check_mixture(tensors, params["covariance_type"])
+        _check_mixture(tensors, params["covariance_type"], fit["dtype"])
     return Document(model["version"], params, fit, tensors)
 
 
@@ -128,9 +128,7 @@ def check_size(head: bytes, file_size: int) -> None:
     header = parse_json(head[8:], "the header")
     header.pop("__metadata__", None)
     layout = _layout(header)
-    size = len(head) + sum(
-        _DTYPES[dtype].itemsize * math.prod(shape) for dtype, shape in layout.values()
-    )
+    size = len(head) + sum(8 * math.prod(shape) for shape in layout.values())
     if size != file_size:
         refuse(f"a file of {size} bytes, as its header says", f"{file_size} bytes (truncated?)")
 
@@ -170,7 +168,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _layout(header: Mapping[str, Any]) -> Layout:
-    """Type and shape of each tensor; the offsets are the safetensors parser's to check."""
+    """Shape of each tensor; the offsets are the safetensors parser's to check."""
     layout = {}
     for name, entry in header.items():
         what = f"tensor {reprlib.repr(name)}"
@@ -178,11 +176,11 @@ def _layout(header: Mapping[str, Any]) -> Layout:
             refuse(f"{what} to be described by an object", entry)
         _check_keys(what, entry, {"dtype", "shape", "data_offsets"})
         dtype, shape = entry["dtype"], entry["shape"]
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            refuse(f"{what} of type F32 or F64", dtype)
+        if dtype != "F64":
+            refuse(f"{what} of type F64", dtype)
         if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
             refuse(f"{what} to have a shape", shape)
-        layout[name] = (dtype, tuple(shape))
+        layout[name] = tuple(shape)
     return layout
 
 
@@ -218,7 +216,9 @@ def _check_fit(fit: Any, params: dict[str, Any], layout: Layout) -> None:
         refuse("converged to be true or false", fit["converged"])
     if not isinstance(fit["backend"], str):
         refuse("backend to be text", fit["backend"])
-    shape = layout["means"][1]
+    if fit["dtype"] not in ("float32", "float64"):
+        refuse("dtype to be float32 or float64", fit["dtype"])
+    shape = layout["means"]
     if len(shape) != 2 or min(shape) < 1:
         refuse("means of shape (K, D), K and D at least 1", shape)
     k, d = shape
@@ -237,13 +237,10 @@ def _check_fit(fit: Any, params: dict[str, Any], layout: Layout) -> None:
         "lower_bound": (),
     }
     for name, expected in shapes.items():
-        if name in layout and layout[name][1] != expected:
-            refuse(f"{name} of shape {expected}", layout[name][1])
-    if "lower_bounds" in layout and len(layout["lower_bounds"][1]) != 1:
-        refuse("lower_bounds of shape (n,)", layout["lower_bounds"][1])
-    for name in PARAMETERS:
-        if _DTYPES[layout[name][0]].name != fit["dtype"]:
-            refuse(f"{name} of fit's dtype {reprlib.repr(fit['dtype'])}", layout[name][0])
+        if layout[name] != expected:
+            refuse(f"{name} of shape {expected}", layout[name])
+    if len(layout["lower_bounds"]) != 1:
+        refuse("lower_bounds of shape (n,)", layout["lower_bounds"])
 
 
 def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
@@ -255,15 +252,16 @@ def _check_finite(tensors: Mapping[str, np.ndarray]) -> None:
             refuse(f"{name} without NaN and infinity", f"{values[index]} at index {index}")
 
 
-def _check_mixture(tensors: Mapping[str, np.ndarray], covariance_type: str) -> None:
-    weights = tensors["weights"].astype(np.float64)
-    precision = float(np.finfo(tensors["weights"].dtype).eps)
+def _check_mixture(tensors: Mapping[str, np.ndarray], covariance_type: str, dtype: str) -> None:
+    weights = tensors["weights"]
+    # Parameters that were given in float32 agree with each other to that.
+    precision = float(np.finfo(dtype).eps)
     if weights.min() < 0:
         index = int(weights.argmin())
         refuse("weights of at least 0", f"{weights[index]} at component {index}")
     with np.errstate(over="ignore"):
         total = weights.sum()
-    if abs(total - 1) > max(1e-6, 100 * precision):
+    if abs(total - 1) > 1e-6:
         refuse("weights that sum to 1", f"a sum of {total:g}")
     sigma, chol = tensors["covariances"], tensors["precisions_cholesky"]
     with np.errstate(all="ignore"):
@@ -278,7 +276,7 @@ def _check_variances(variance: np.ndarray, chol: np.ndarray, precision: float) -
     for name, values in (("covariances", variance), ("precisions_cholesky", chol)):
         if values.min() <= 0:
             refuse(f"{name} that are positive", f"{values.min()} at flat index {values.argmin()}")
-    ratio = np.sqrt(variance.astype(np.float64)) * chol
+    ratio = np.sqrt(variance) * chol
     # Written so that NaN fails.
     off = ~(np.abs(ratio - 1) <= 64 * precision)
     if off.any():
@@ -290,7 +288,7 @@ def _check_variances(variance: np.ndarray, chol: np.ndarray, precision: float) -
 def _check_matrices(sigma: np.ndarray, chol: np.ndarray, precision: float) -> None:
     """U'SU = I for each S (D, D) and U (D, D), upper triangular with a positive diagonal.
 
-    With s the root of S's diagonal and t = |U|'s, rounding S and U to the file's type moves U'SU by
+    With s the root of S's diagonal and t = |U|'s, rounding S and U moves U'SU by
     at most a few times D eps tt' (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
     section 10.1). The bound follows the condition: an ill-conditioned model passes, and a matrix
     that is not positive definite does not, except where rounding alone could have made it so.
@@ -298,8 +296,7 @@ def _check_matrices(sigma: np.ndarray, chol: np.ndarray, precision: float) -> No
     d = sigma.shape[-1]
     step = max(1, 2**20 // (d * d))
     for first in range(0, len(sigma), step):
-        s = sigma[first : first + step].astype(np.float64)
-        u = chol[first : first + step].astype(np.float64)
+        s, u = sigma[first : first + step], chol[first : first + step]
         diagonal = np.diagonal(u, axis1=1, axis2=2)
         variance = np.diagonal(s, axis1=1, axis2=2)
         scale = np.sqrt(variance)

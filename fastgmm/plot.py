@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from fastgmm import covariance
 from fastgmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def plot_components(
             linewidths=0,
             zorder=1,
         )
-    for k, (weight, mean, covariance) in enumerate(zip(weights, means, covariances, strict=True)):
+    for k, (weight, mean, spread) in enumerate(zip(weights, means, covariances, strict=True)):
         colour = COLOURS[k % len(COLOURS)]
-        lengths, directions = np.linalg.eigh(covariance)
+        lengths, directions = np.linalg.eigh(spread)
         width, height = 2 * np.sqrt(np.maximum(lengths[::-1], 0))
         angle = np.degrees(np.arctan2(directions[1, 1], directions[0, 1]))
         alpha = (0.06 + 0.3 * weight / max(float(weights.max()), 1e-300)) / len(rings)
@@ -243,21 +244,14 @@ def marginal(
         raise InputError(
             f"features must be two different numbers from 0 to {D - 1}, got {features!r}"
         )
-    kind = estimator.covariance_type
+    structure = covariance.get(estimator.covariance_type)
     covariances = np.asarray(estimator.covariances_, dtype=np.float64)
-    if kind == "full":
-        block = covariances[:, pair][:, :, pair]
-    elif kind == "tied":
-        block = covariances[pair][:, pair]
-    elif kind in ("diag", "tied_diag"):
+    if structure.family == "full":
+        block = covariances[..., pair, :][..., pair]
+    elif structure.family == "diag":
         block = covariances[..., pair, None] * np.eye(2)
-    elif kind in ("spherical", "tied_spherical"):
-        block = covariances[..., None, None] * np.eye(2)
     else:
-        raise InputError(
-            f"cannot draw the covariance structure {kind!r}; known are full, tied, diag, "
-            "spherical, tied_diag and tied_spherical"
-        )
+        block = covariances[..., None, None] * np.eye(2)
     return (
         np.asarray(estimator.weights_, dtype=np.float64),
         means[:, pair],
@@ -270,8 +264,8 @@ def _log_density(
 ) -> NDArray[Any]:
     """log sum_k w_k N(x; mu_k, S_k) of points of the plane, (..., 2) -> (...)."""
     total = np.full(grid.shape[:-1], -np.inf)
-    for weight, mean, covariance in zip(weights, means, covariances, strict=True):
-        factor = np.linalg.cholesky(covariance)
+    for weight, mean, spread in zip(weights, means, covariances, strict=True):
+        factor = np.linalg.cholesky(spread)
         apart = grid - mean
         first = apart[..., 0] / factor[0, 0]
         second = (apart[..., 1] - factor[1, 0] * first) / factor[1, 1]

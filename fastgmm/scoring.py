@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -17,17 +18,12 @@ from fastgmm.sampling import sample
 from fastgmm.sources import check_weights
 
 
-class MixtureScoring:
+class MixtureScoring(DensityMixin, BaseEstimator):
     """Scores, labels, responsibilities, samples and information criteria of a fitted mixture."""
 
     device: str
     random_state: Any
-    covariance_type: str
-    weights_: np.ndarray
     means_: np.ndarray
-    precisions_cholesky_: np.ndarray
-    _model: MixtureModel
-    _published: tuple[np.ndarray, np.ndarray, np.ndarray]
     _prepared: dict[str, Any]
 
     def _current_model(self) -> MixtureModel:

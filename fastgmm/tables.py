@@ -143,9 +143,7 @@ def _positions(
 def _load_npy(path: Path) -> NDArray[Any]:
     with path.open("rb") as file:
         magic = file.read(6)
-    if (
-        magic != b"\x93NUMPY"
-    ):  # numpy would guess, and leak the open file
+    if magic != b"\x93NUMPY":  # numpy would guess, and leak the open file
         raise InputError(f"{path}: not a readable .npy file (it does not begin like one)")
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep
 from fastgmm.errors import BackendUnavailableError, InputError
@@ -13,7 +13,7 @@ __all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
 _DEVICES = "'auto', 'cpu', 'reference', 'cuda', 'cuda:0', 'cuda:1', ..."
 
 
-@lru_cache(maxsize=None)
+@cache
 def choose(device: str) -> tuple[Backend, str]:
     """Choose where passes run.
 

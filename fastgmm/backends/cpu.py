@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fastgmm_kernels import cpu as kernels
 
 from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.parameters import Parameters, pack, pad, padded
@@ -13,6 +12,7 @@ from fastgmm.backends.threads import parallel
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
+from fastgmm_kernels import cpu as kernels
 
 # Bytes of a transposed tile that stay in the first-level cache beside the factors.
 _TILE_BYTES = 48 * 1024
@@ -24,7 +24,9 @@ _NO_WEIGHT = np.empty(0)
 
 def _tile(n_features: int, n_components: int, itemsize: int) -> int:
     """Rows per tile: a multiple of 64 between 64 and 512."""
-    rows = min(_TILE_BYTES // (padded(n_features) * itemsize), 1024 * 1024 // (n_components * itemsize))
+    rows = min(
+        _TILE_BYTES // (padded(n_features) * itemsize), 1024 * 1024 // (n_components * itemsize)
+    )
     return int(np.clip(rows // 64 * 64, 64, 512 if itemsize == 4 else 256))
 
 

@@ -115,9 +115,7 @@ class ReferenceBackend(Backend):
                 second[k] = (r[:, None] * difference).T @ difference
             elif structure.moments == "diag":
                 second[k] = r @ difference**2
-        return SufficientStatistics(
-            counts, first, second, about, 0.0, float(v.sum()), x.shape[0]
-        )
+        return SufficientStatistics(counts, first, second, about, 0.0, float(v.sum()), x.shape[0])
 
     def summarise(self, x: Array) -> FeatureSummary:
         x = x.astype(np.float64)

@@ -61,7 +61,7 @@ class CovarianceStructure(ABC):
 
     @abstractmethod
     def precisions_cholesky(self, covariances: Array) -> Array:
-        """Upper triangular U with precision U U'; reciprocal standard deviations off the full family.
+        """Upper triangular U with precision U U'; off the full family 1 / standard deviation.
 
         Raises :class:`numpy.linalg.LinAlgError` where a covariance is not positive definite.
         """

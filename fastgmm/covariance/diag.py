@@ -20,7 +20,7 @@ def reciprocal_deviation(variances: Array) -> Array:
 
 
 class Diag(CovarianceStructure):
-    """sigma_kd^2 = s_kd / n_k - d_kd^2, with moments about the current means and d_k their change."""
+    """sigma_kd^2 = s_kd / n_k - d_kd^2: moments about the current means, d_k their change."""
 
     name = "diag"
     family = "diag"

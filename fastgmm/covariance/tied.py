@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgmm.covariance.base import Array, CovarianceStructure
+from fastgmm.covariance.base import Array, CovarianceStructure, Family
 from fastgmm.covariance.diag import reciprocal_deviation
 from fastgmm.covariance.full import factor_precision, inverse_factor, invert_factor, product
 
@@ -76,7 +76,7 @@ class TiedDiag(CovarianceStructure):
     """One variance per feature, shared by all components."""
 
     name = "tied_diag"
-    family = "diag"
+    family: Family = "diag"
     moments = "none"
     tied = True
 

@@ -7,13 +7,14 @@ steps (Cody and Waite) and must not be re-associated, hence its own fastmath fla
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-_OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
+_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
 
 _LOG2E = 1.4426950408889634
 # Below, exp(x) is not a normal number of the precision: the result is 0.
@@ -45,8 +46,9 @@ def _exp(x):
         lowest, high, low = _LOWEST[32], _LN2_HIGH[32], _LN2_LOW[32]
         log2e, half, one = np.float32(_LOG2E), np.float32(0.5), np.float32(1.0)
         # Minimax on |r| <= log(2)/2 (the classic single-precision coefficients).
-        p0, p1, p2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
-        p3, p4, p5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
+        p0, p1 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3)
+        p2, p3 = np.float32(8.3334519073e-3), np.float32(4.1665795894e-2)
+        p4, p5 = np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
 
         def exp32(x):
             clamped = max(x, lowest)

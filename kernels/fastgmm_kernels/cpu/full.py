@@ -9,6 +9,7 @@ import numpy as np
 
 from .jit import kernel
 
+
 @kernel
 def _below_diagonal(z, mean, factor, j, y, n):
     """y[0:4] = factor[j:j+4, 0:j] (z[0:j] - mean[0:j])."""
@@ -98,7 +99,7 @@ def log_prob_full(z, means, factors, constants, first, last, y, out, n):
 
 @kernel
 def add_moments_full(g, s, n, first, second):
-    """Add the moments of ``n`` gathered rows to the float64 totals (lower triangle of 4 x 4 blocks).
+    """Add the moments of ``n`` gathered rows to the float64 totals (triangle of 4 x 4 blocks).
 
     ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g'.
     """

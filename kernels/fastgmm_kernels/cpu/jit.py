@@ -17,9 +17,14 @@ import numba
 import numpy as np
 from numba import types
 
-# No "nnan" and no "ninf": log-weights are -inf for empty components, and isfinite must keep meaning.
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy", "boundscheck": False, "nogil": True}
+# No "nnan", no "ninf": log-weights are -inf for empty components, and isnan must keep meaning.
+FASTMATH: Any = {"reassoc", "contract", "arcp", "nsz"}
+OPTIONS: dict[str, Any] = {
+    "fastmath": FASTMATH,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "nogil": True,
+}
 
 # Numba threads must not be entered by two Python threads at once under its workqueue layer,
 # and two passes side by side would only share the same cores anyway.
@@ -27,7 +32,7 @@ _launch = threading.Lock()
 
 
 def _fingerprint() -> str:
-    """Hash of all kernel sources: an edited helper must not leave stale machine code in its callers."""
+    """Hash of all kernel sources: after an edit no caller may keep stale machine code."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -77,7 +82,7 @@ class Driver:
         # source need two names.
         serial.__qualname__ = function.__qualname__ + "_serial"
         serial.__module__ = function.__module__
-        self._sources = {True: function, False: serial}
+        self._sources: dict[bool, Callable[..., Any]] = {True: function, False: serial}
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def _get(self, parallel: bool, args: tuple[Any, ...]) -> Any:

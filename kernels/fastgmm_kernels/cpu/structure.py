@@ -1,7 +1,7 @@
-"""The structure of the covariances, chosen at compile time by the number of dimensions of an array.
+"""The structure of the covariances, chosen when compiling by the dimensions of an array.
 
-Passes call ``log_prob`` and ``add_moments``; Numba replaces them by the functions of the structure, so
-that each pass is written once and compiled for what is used.
+Passes call ``log_prob`` and ``add_moments``; Numba replaces them by the functions of the
+structure, so that each pass is written once and compiled for what is used.
 """
 
 from __future__ import annotations
