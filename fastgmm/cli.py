@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{where}{error.strerror or error}", 1)
     except MemoryError as error:
         return _complain(f"not enough memory: {error or 'an allocation failed'}", 1)
-    except (FastGMMError, ValueError, TypeError, ImportError) as error:
+    except (FastGMMError, ValueError, ImportError) as error:
         return _complain(str(error) or type(error).__name__, 1)
     return 0
 

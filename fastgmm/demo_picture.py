@@ -217,9 +217,9 @@ def _draw_convergence(ax: Axes, fits: Sequence[tuple[Any, float]]) -> None:
     ax.set_xscale("log")
     first, last = ends[-1][0] / iterations, max(end for end, _ in ends)
     span = max(last / first, 10)
-    ax.set_xlim(first / span**0.12, last * span**0.05)
+    ax.set_xlim(first / span**0.2, last * span**0.05)
     low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.1 * (high - low), high + 0.12 * (high - low))
+    ax.set_ylim(low - 0.1 * (high - low), high + 0.2 * (high - low))
     if len(ends) == 2:
         y = ends[0][1] + 0.1 * (high - low)
         ax.annotate(

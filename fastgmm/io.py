@@ -187,8 +187,8 @@ def _restore(document: Document) -> GaussianMixture:
     from fastgmm.mixture import GaussianMixture
 
     tensors, fit = document.tensors, document.fit
-    starts = {name: tensors[key] for name, key in INIT.items() if key in tensors}
-    estimator = GaussianMixture(**document.params, **starts)
+    starts = {name: tensors.get(key) for name, key in INIT.items()}
+    estimator = GaussianMixture(**{**document.params, **starts})
     try:
         estimator._check_settings()
     except ValueError as error:
@@ -197,7 +197,8 @@ def _restore(document: Document) -> GaussianMixture:
         return estimator
     # Not from_parameters, which chooses a device: a model from a GPU must load without one.
     structure = covariance.get(estimator.covariance_type)
-    model = MixtureModel(*(tensors[name] for name in PARAMETERS), structure)
+    weights, means, covariances, factors = (tensors[name] for name in PARAMETERS)
+    model = MixtureModel(weights, means, covariances, factors, structure)
     estimator._publish(model, np.dtype(fit["dtype"]))
     estimator.n_features_in_ = model.n_features
     if fit["feature_names"] is not None:

@@ -119,7 +119,7 @@ class GaussianMixture(MixtureConversion):
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "weights_init": ["array-like", None],
         "means_init": ["array-like", None],
-        "precisions_init": ["array-like", None],
+        "precisions_init": ["array-like", Real, np.ndarray, None],
         "empty": [StrOptions({"keep", "reseed", "error"})],
         "device": [str],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],

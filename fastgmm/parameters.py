@@ -12,6 +12,11 @@ from fastgmm.errors import InputError, SingularCovarianceError
 
 
 def _array(value: Any, name: str) -> np.ndarray:
+    if np.ndim(value) == 0 and not isinstance(value, str):  # the shape of "tied_spherical"
+        value = np.asarray(value, np.float64)
+        if not np.isfinite(value):
+            raise InputError(f"The parameter '{name}' must be finite; got {value}.")
+        return value
     array = check_array(
         value,
         dtype=[np.float64, np.float32],

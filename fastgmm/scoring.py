@@ -79,7 +79,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """
         scores = self.score_samples(X)
         if sample_weight is None:
-            return float(scores.mean(dtype=np.float64))
+            return float(scores.mean())
         weight = check_weights(sample_weight, len(scores))
         weight /= weight.max()
         used = weight > 0

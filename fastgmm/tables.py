@@ -83,7 +83,7 @@ def read(
     if key is not None and suffix != ".npz":
         raise InputError(f"{path}: a key chooses an array of a .npz file; this file is none")
     if suffix in (".npy", ".npz"):
-        values = _load_npy(path) if suffix == ".npy" else _load_npz(path, key)
+        values = _load_array(path, key)
         if values.ndim != 2:
             raise InputError(
                 f"{path}: expected a table (rows, features), got an array of shape {values.shape}"
@@ -102,7 +102,7 @@ def read_vector(path: str | os.PathLike[str], *, key: str | None = None) -> NDAr
     """Read one number per row, such as sample weights: a 1-D array or a table with one column."""
     path = Path(path)
     if path.suffix.lower() in (".npy", ".npz"):
-        values = _load_npy(path) if path.suffix.lower() == ".npy" else _load_npz(path, key)
+        values = _load_array(path, key)
     else:
         values = read(path).values
     if values.ndim == 2 and values.shape[1] == 1:
@@ -138,6 +138,13 @@ def _positions(
             )
             raise InputError(f"{path}: no column {column!r}; the file has {has}")
     return found
+
+
+def _load_array(path: Path, key: str | None) -> NDArray[Any]:
+    values = _load_npy(path) if path.suffix.lower() == ".npy" else _load_npz(path, key)
+    if values.dtype.kind not in "biuf":
+        raise InputError(f"{path}: expected real numbers, got an array of {values.dtype}")
+    return values
 
 
 def _load_npy(path: Path) -> NDArray[Any]:

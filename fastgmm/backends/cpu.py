@@ -14,10 +14,10 @@ from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 from fastgmm_kernels import cpu as kernels
 
-# Bytes of a transposed tile that stay in the first-level cache beside the factors.
-_TILE_BYTES = 48 * 1024
+# Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
+_TILE_BYTES = 128 * 1024
 # Bytes of responsibilities of one chunk of rows; they stay in the outer cache until the moments.
-_CHUNK_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 2 * 1024 * 1024
 _BLOCKS = 64
 _NO_WEIGHT = np.empty(0)
 
@@ -34,6 +34,16 @@ def _chunk(tile: int, n_components: int, itemsize: int) -> int:
     """Rows per chunk, a multiple of the tile."""
     rows = _CHUNK_BYTES // (n_components * (itemsize + 2))
     return max(min(rows, 65536) // tile, 4) * tile
+
+
+def _dense_share(model: MixtureModel) -> float:
+    """Share of a tile's rows above which moments are taken of all of them, without a gather.
+
+    Products of few features cost less than finding the rows that matter.
+    """
+    n_features = model.n_features
+    products = n_features**2 / 2 if model.structure.moments == "full" else 2.0 * n_features
+    return float(np.clip((products - 64) / 2000, 0, 0.25))
 
 
 def _splits(n_rows: int, tile: int, n_components: int) -> int:
@@ -143,6 +153,7 @@ class CPUBackend(Backend):
             kernel_points,
             tile,
             _chunk(tile, n_components, x.itemsize),
+            _dense_share(model),
             count,
             first,
             second,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import lapack
 
 from fastgmm.model import MixtureModel
 
@@ -51,17 +51,13 @@ class Parameters:
 
     def unwhiten(self, first: Array) -> Array:
         """First moments (K, D) of whitened rows in the coordinates of the rows."""
-        n_features = self.model.n_features
         if self.whiten.shape[0] == 0:
             return first
-        scale = self._exact_whitening()
-        if scale.ndim == 1:
-            return first / scale
-        return solve_triangular(scale, first[:, :n_features].T, lower=True).T
-
-    def _exact_whitening(self) -> Array:
         factor = self.model.precisions_cholesky
-        return _ROOT_HALF * (factor if factor.ndim == 1 else factor.T)
+        if factor.ndim == 1:
+            return first / (_ROOT_HALF * factor)
+        # dtrtri and not a solver: OpenBLAS starts threads for the latter at any size.
+        return first @ (lapack.dtrtri(factor)[0] / _ROOT_HALF)
 
 
 def pack(model: MixtureModel, dtype: Any) -> Parameters:

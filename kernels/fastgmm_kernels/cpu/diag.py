@@ -28,42 +28,51 @@ def log_prob_diag(z, means, factors, constants, first, last, y, out, n):
 
 
 @kernel
-def add_moments_diag(g, s, n, first, second):
-    """Add the moments of ``n`` gathered rows to the float64 totals.
+def add_dense_diag(z, r, about, n, g, s, first, second):
+    """Add the moments of the first ``n`` rows of a tile with responsibilities ``r``.
 
-    ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g
-    where ``second`` has room for it (tied structures need none).
+    Squares are added where ``second`` has room for them; tied structures need none.
+    """
+    squares = second.shape[0] > 0
+    zero = z.dtype.type(0)
+    for d in range(0, z.shape[0], 2):
+        z0, z1 = z[d], z[d + 1]
+        m0, m1 = about[d], about[d + 1]
+        f0, f1, s0, s1 = zero, zero, zero, zero
+        if squares:
+            for t in range(n):
+                w = r[t]
+                a0, a1 = z0[t] - m0, z1[t] - m1
+                b0, b1 = w * a0, w * a1
+                f0 += b0
+                f1 += b1
+                s0 += b0 * a0
+                s1 += b1 * a1
+            second[d] += s0
+            second[d + 1] += s1
+        else:
+            for t in range(n):
+                w = r[t]
+                f0 += w * (z0[t] - m0)
+                f1 += w * (z1[t] - m1)
+        first[d] += f0
+        first[d + 1] += f1
+
+
+@kernel
+def add_gathered_diag(g, s, n, first, second):
+    """Add the moments of ``n`` gathered rows.
+
+    ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g.
     """
     squares = second.shape[0] > 0
     zero = g.dtype.type(0)
-    for d in range(0, g.shape[0], 4):
-        p0, p1, p2, p3 = g[d], g[d + 1], g[d + 2], g[d + 3]
-        f0, f1, f2, f3 = zero, zero, zero, zero
-        s0, s1, s2, s3 = zero, zero, zero, zero
+    for d in range(g.shape[0]):
+        row = g[d]
+        f, q = zero, zero
+        for t in range(n):
+            f += s[t] * row[t]
+            q += row[t] * row[t]
+        first[d] += f
         if squares:
-            for t in range(n):
-                w = s[t]
-                a0, a1, a2, a3 = p0[t], p1[t], p2[t], p3[t]
-                f0 += w * a0
-                f1 += w * a1
-                f2 += w * a2
-                f3 += w * a3
-                s0 += a0 * a0
-                s1 += a1 * a1
-                s2 += a2 * a2
-                s3 += a3 * a3
-            second[d] += s0
-            second[d + 1] += s1
-            second[d + 2] += s2
-            second[d + 3] += s3
-        else:
-            for t in range(n):
-                w = s[t]
-                f0 += w * p0[t]
-                f1 += w * p1[t]
-                f2 += w * p2[t]
-                f3 += w * p3[t]
-        first[d] += f0
-        first[d + 1] += f1
-        first[d + 2] += f2
-        first[d + 3] += f3
+            second[d] += q

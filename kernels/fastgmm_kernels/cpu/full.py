@@ -98,7 +98,7 @@ def log_prob_full(z, means, factors, constants, first, last, y, out, n):
 
 
 @kernel
-def add_moments_full(g, s, n, first, second):
+def add_gathered_full(g, s, n, first, second):
     """Add the moments of ``n`` gathered rows to the float64 totals (triangle of 4 x 4 blocks).
 
     ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g'.
@@ -163,3 +163,24 @@ def add_moments_full(g, s, n, first, second):
             row[b + 1] += s31
             row[b + 2] += s32
             row[b + 3] += s33
+
+
+@kernel
+def add_dense_full(z, r, about, n, g, s, first, second):
+    """Add the moments of the first ``n`` rows of a tile with responsibilities ``r``.
+
+    ``g`` and ``s`` are scratch for the scaled rows.
+    """
+    width = s.shape[0]
+    for start in range(0, n, width):
+        take = min(width, n - start)
+        part = r[start : start + take]
+        for t in range(take):
+            s[t] = np.sqrt(part[t])
+        for d in range(z.shape[0]):
+            m = about[d]
+            source = z[d, start : start + take]
+            target = g[d]
+            for t in range(take):
+                target[t] = s[t] * (source[t] - m)
+        add_gathered_full(g, s, take, first, second)

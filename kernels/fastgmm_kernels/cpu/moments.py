@@ -5,56 +5,60 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import kernel
-from .structure import add_moments
+from .structure import add_dense, add_gathered
 
-_GATHER = 256  # rows that wait for their products
+# Bytes of gathered rows that wait for their products: long inner loops pay most.
+_GATHER_BYTES = 64 * 1024
 
 
 @kernel
 def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
     """Add the moments about ``about`` of component ``k`` over a range of tiles; returns its count.
 
-    Each row is scaled by the root of its responsibility, so that one buffer serves both sides of
-    the outer product. Rows of several tiles are gathered before the products are taken.
+    Tiles of which most rows matter are taken as they are. Otherwise the rows of several tiles are
+    gathered, each scaled by the root of its responsibility so that one buffer serves both sides
+    of the outer product, before the products are taken.
     """
     padded = z.shape[1]
-    g = np.empty((padded, _GATHER + 16), z.dtype)
-    s = np.empty(_GATHER, z.dtype)
+    width = min(max(_GATHER_BYTES // (padded * z.itemsize) // 16 * 16, 64), 512)
+    g = np.empty((padded, width + 64 // z.itemsize), z.dtype)
+    s = np.empty(width, z.dtype)
+    dense_s = np.empty(width, z.dtype)
+    dense_g = np.empty((padded, width + 64 // z.itemsize), z.dtype)
     waiting = 0
     count = 0.0
     for i in range(tile_0, tile_1):
         n = kept[k, i]
-        dense = n < 0
-        n = abs(n)
+        if n == 0:
+            continue
+        r = resp[i, k]
+        part = z.dtype.type(0)
+        for t in range(abs(n)):
+            part += r[t]
+        count += part
+        if n < 0:
+            add_dense(z[i], r, about, -n, dense_g, dense_s, first, second)
+            continue
         done = 0
         while done < n:
-            take = min(n - done, _GATHER - waiting)
-            r = resp[i, k, done : done + take]
-            part = z.dtype.type(0)
+            take = min(n - done, width - waiting)
+            # Slices, because an index such as waiting + t might wrap around, which no vector can.
+            root = s[waiting : waiting + take]
+            share = r[done : done + take]
+            rows = index[i, k, done : done + take]
             for t in range(take):
-                part += r[t]
-                s[waiting + t] = np.sqrt(r[t])
-            count += part
-            if dense:
-                for d in range(padded):
-                    m = about[d]
-                    source = z[i, d, done : done + take]
-                    target = g[d, waiting : waiting + take]
-                    for t in range(take):
-                        target[t] = s[waiting + t] * (source[t] - m)
-            else:
-                rows = index[i, k, done : done + take]
-                for d in range(padded):
-                    m = about[d]
-                    source = z[i, d]
-                    target = g[d, waiting : waiting + take]
-                    for t in range(take):
-                        target[t] = s[waiting + t] * (source[rows[t]] - m)
+                root[t] = np.sqrt(share[t])
+            for d in range(padded):
+                m = about[d]
+                source = z[i, d]
+                target = g[d, waiting : waiting + take]
+                for t in range(take):
+                    target[t] = root[t] * (source[rows[t]] - m)
             waiting += take
             done += take
-            if waiting == _GATHER:
-                add_moments(g, s, waiting, first, second)
+            if waiting == width:
+                add_gathered(g, s, waiting, first, second)
                 waiting = 0
     if waiting > 0:
-        add_moments(g, s, waiting, first, second)
+        add_gathered(g, s, waiting, first, second)
     return count

@@ -19,19 +19,23 @@ _GROUP = 16
 
 
 @kernel
-def _fold_sum(lp, group, n, top, total):
+def _fold_sum(lp, group, n, top, reference, total):
     """One step of the online log-sum-exp: log-likelihood so far = top + log(total)."""
     for t in range(n):
-        best = top[t]
-        for k in range(group):
-            best = max(best, lp[k, t])
+        reference[t] = top[t]
+    for k in range(group):
+        row = lp[k]
+        for t in range(n):
+            top[t] = max(top[t], row[t])
+    for t in range(n):
         # A row that every component so far puts at -inf: any finite reference will do.
-        reference = best if best > -np.inf else total.dtype.type(0)
-        sum_ = total[t] * exp(top[t] - reference)
-        for k in range(group):
-            sum_ += exp(lp[k, t] - reference)
-        top[t] = best
-        total[t] = sum_
+        finite = top[t] if top[t] > -np.inf else top.dtype.type(0)
+        total[t] *= exp(reference[t] - finite)
+        reference[t] = finite
+    for k in range(group):
+        row = lp[k]
+        for t in range(n):
+            total[t] += exp(row[t] - reference[t])
 
 
 @driver
@@ -48,6 +52,7 @@ def score_samples(x, centre, whiten, means, factors, constants, tile, out):
         y = np.empty((4, stride), out.dtype)
         lp = np.empty((_GROUP, stride), out.dtype)
         top = np.empty(tile, out.dtype)
+        reference = np.empty(tile, out.dtype)
         total = np.empty(tile, out.dtype)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
@@ -59,7 +64,7 @@ def score_samples(x, centre, whiten, means, factors, constants, tile, out):
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
                 log_prob(z, means, factors, constants, k, last, y, lp, n)
-                _fold_sum(lp, last - k, n, top, total)
+                _fold_sum(lp, last - k, n, top, reference, total)
             for t in range(n):
                 out[start + t] = top[t] + math.log(total[t])
 

@@ -20,35 +20,46 @@ from .tile import block_range, load_tile, row_stride
 
 # Groups of tiles that threads take within a chunk.
 _GROUPS = 32
+# Rows that are looked at together before any of them is taken one by one.
+_STRIDE = 32
 
 
 @kernel
-def _keep(values, rows, n, threshold, bound):
-    """Compact ``values[:n]`` to what matters; returns the number kept, negative if left dense.
+def _keep(values, rows, n, scale, threshold, bound, dense_share):
+    """Scale ``values[:n]`` and compact it to what matters.
 
-    Row t may be dropped when r bound_t < threshold. Where a quarter or more remains, the segment
-    stays as it is: vector loads beat gathers.
+    Row t may be dropped when r bound_t < threshold. Returns the number kept; where that is more
+    than ``dense_share`` of the rows, all stay in place and the result is -n.
     """
-    kept = 0
+    kept = np.int32(0)
     for t in range(n):
-        kept += 1 if values[t] * bound[t] >= threshold else 0
+        r = values[t] * scale[t]
+        values[t] = r
+        kept += np.int32(1) if r * bound[t] >= threshold else np.int32(0)
     if kept == 0:
         return 0
-    if kept * 4 > n:
+    if kept > dense_share * n:
         return -n
     kept = 0
-    for t in range(n):
-        value = values[t]
-        values[kept] = value
-        rows[kept] = t
-        kept += 1 if value * bound[t] >= threshold else 0
+    for start in range(0, n, _STRIDE):
+        last = min(start + _STRIDE, n)
+        part, limit = values[start:last], bound[start:last]
+        any_kept = np.int32(0)
+        for t in range(last - start):
+            any_kept += np.int32(1) if part[t] * limit[t] >= threshold else np.int32(0)
+        if any_kept > 0:
+            for t in range(start, last):
+                r = values[t]
+                values[kept] = r
+                rows[kept] = t
+                kept += 1 if r * bound[t] >= threshold else 0
     return kept
 
 
 @driver
 def accumulate(
     x, weight, centre, whiten, means, factors, constants, thresholds, about,
-    tile, chunk, count, first, second, log_likelihood,
+    tile, chunk, dense_share, count, first, second, log_likelihood,
 ):  # fmt: skip
     """Sufficient statistics of one E-step.
 
@@ -98,10 +109,8 @@ def accumulate(
                     bound[t] = 81 + 2 * max(tallest - norm[t], 0.0)
                 log_likelihood[row // tile] = total
                 for k in range(n_components):
-                    r = lp[k]
-                    for t in range(n):
-                        r[t] *= scale[t]
-                    kept[k, i] = _keep(r, index[i, k], n, thresholds[k], bound)
+                    kept[k, i] = _keep(lp[k], index[i, k], n, scale, thresholds[k], bound,
+                                       dense_share)  # fmt: skip
         for item in prange(n_components * n_splits):
             k = item % n_components
             split = item // n_components

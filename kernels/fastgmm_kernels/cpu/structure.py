@@ -1,19 +1,20 @@
 """The structure of the covariances, chosen when compiling by the dimensions of an array.
 
-Passes call ``log_prob`` and ``add_moments``; Numba replaces them by the functions of the
-structure, so that each pass is written once and compiled for what is used.
+Passes call the generic functions below; Numba replaces them by those of the structure, so that
+each pass is written once and compiled for what is used.
 """
 
 from __future__ import annotations
 
 from numba.extending import overload
 
-from .diag import add_moments_diag, log_prob_diag
-from .full import add_moments_full, log_prob_full
+from .diag import add_dense_diag, add_gathered_diag, log_prob_diag
+from .full import add_dense_full, add_gathered_full, log_prob_full
 from .spherical import log_prob_spherical
 
 _LOG_PROB = {3: log_prob_full, 2: log_prob_diag, 1: log_prob_spherical}
-_MOMENTS = {2: add_moments_full, 1: add_moments_diag}
+_DENSE = {2: add_dense_full, 1: add_dense_diag}
+_GATHERED = {2: add_gathered_full, 1: add_gathered_diag}
 
 
 def log_prob(z, means, factors, constants, first, last, y, out, n):
@@ -29,12 +30,25 @@ def _log_prob(z, means, factors, constants, first, last, y, out, n):
     )
 
 
-def add_moments(g, s, n, first, second):
-    """Moments of gathered rows; ``second`` is (D, D) for full moments, else (D,) or (0,)."""
+def add_dense(z, r, about, n, g, s, first, second):
+    """Moments of a tile; ``second`` is (D, D) for full moments, else (D,) or (0,)."""
     raise NotImplementedError("only for compiled callers")
 
 
-@overload(add_moments)
-def _add_moments(g, s, n, first, second):
-    function = _MOMENTS[second.ndim]
+@overload(add_dense)
+def _add_dense(z, r, about, n, g, s, first, second):
+    function = _DENSE[second.ndim]
+    return lambda z, r, about, n, g, s, first, second: function(
+        z, r, about, n, g, s, first, second
+    )
+
+
+def add_gathered(g, s, n, first, second):
+    """Moments of gathered rows; ``second`` as for :func:`add_dense`."""
+    raise NotImplementedError("only for compiled callers")
+
+
+@overload(add_gathered)
+def _add_gathered(g, s, n, first, second):
+    function = _GATHERED[second.ndim]
     return lambda g, s, n, first, second: function(g, s, n, first, second)
