@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from fastgmm import covariance, em, errors, functional
 from fastgmm.mixture import GaussianMixture
+from fastgmm.version import VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = ["GaussianMixture", "__version__", "covariance", "em", "errors", "functional", "load"]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from fastgmm import frames
@@ -45,14 +47,10 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
         raise InputError(
             "X is a masked array; its mask would be lost. Fill or drop the masked entries."
         )
-    array = x
-    if frames.is_frame(x):
-        array = frames.to_array(x)
-        if hasattr(x, "column_names"):  # a table, which scikit-learn does not know
-            x = array
-    elif isinstance(x, np.ndarray):
-        array = _narrow(x)
-    validate_data(estimator, x, reset=reset, skip_check_array=True)
+    framed = frames.is_frame(x)
+    array = frames.to_array(x) if framed else x
+    if isinstance(array, np.ndarray):
+        array = _narrow(array)
     array = check_array(
         array,
         dtype=[np.float64, np.float32],
@@ -61,11 +59,7 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
         estimator=estimator,
         input_name="X",
     )
-    if array.shape[1] != estimator.n_features_in_:
-        raise InputError(
-            f"X has {array.shape[1]} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input."
-        )
+    validate_data(estimator, x if framed else array, reset=reset, skip_check_array=True)
     return array
 
 
@@ -104,7 +98,7 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_finite(x: np.ndarray) -> None:
+def check_finite(x: np.ndarray, names: Sequence[str] | None = None) -> None:
     """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(x.sum(dtype=np.float64)):
@@ -116,8 +110,9 @@ def check_finite(x: np.ndarray) -> None:
     row, column = np.unravel_index(int(bad.argmax()), bad.shape)
     value = x[row, column]
     what = "NaN" if np.isnan(x).any() else "infinity"
+    where = str(column) if names is None else f"{column} ({names[int(column)]!r})"
     raise InputError(
-        f"Input X contains {what}: first at row {row}, column {column} ({value}), {count} "
+        f"Input X contains {what}: first at row {row}, column {where} ({value}), {count} "
         "not finite in total (NaN, inf or -inf). Impute them or drop these rows."
     )
 
@@ -165,10 +160,10 @@ def check_scale(x: np.ndarray, summary: FeatureSummary, reg_covar: float) -> Non
     dominated = (summary.variance < reg_covar) & ~constant
     if dominated.any():
         columns = np.flatnonzero(dominated).tolist()
-        worst = reg_covar / summary.variance[dominated].min()
+        smallest = summary.variance[dominated].min()
         warnings.warn(
-            f"reg_covar ({reg_covar:g}) is up to {worst:.2g} times the variance of features "
-            f"{columns}: it hides their structure. Rescale the features or reduce reg_covar.",
+            f"reg_covar ({reg_covar:g}) exceeds the variance of features {columns} (down to "
+            f"{smallest:.2g}): it hides their structure. Rescale the features or reduce reg_covar.",
             DegenerateDataWarning,
             stacklevel=3,
         )
@@ -182,3 +177,19 @@ def distinct_rows(x: np.ndarray, wanted: int) -> int:
         if len(seen) >= wanted:
             return wanted
     return len(seen)
+
+
+def as_random_state(seed: Any) -> np.random.RandomState:
+    """scikit-learn's RandomState of a seed; a Generator lends its stream, and advances.
+
+    Parameters
+    ----------
+    seed : int, RandomState, Generator or None
+
+    Returns
+    -------
+    random_state : RandomState
+    """
+    if isinstance(seed, np.random.Generator):
+        return np.random.RandomState(seed.bit_generator)
+    return check_random_state(seed)

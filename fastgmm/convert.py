@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm import covariance
 from fastgmm.backends import choose
 from fastgmm.checks import check_finite, check_rows
-from fastgmm.em import m_step, scatter
+from fastgmm.em import m_step
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, check_weights
+from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
+from fastgmm.version import VERSION
 
 if TYPE_CHECKING:
     from typing import Self
@@ -65,9 +69,20 @@ class MixtureConversion(MixtureScoring):
             del state["_published"]
             self._current_model()
             state["_model"] = self._model
-        return state
+        return {**state, "_fastgmm_version": VERSION}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        version = state.pop("_fastgmm_version", "unknown")
+        if version != VERSION:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"fastgmm {VERSION}",
+                    original_sklearn_version=f"fastgmm {version}",
+                ),
+                stacklevel=2,
+            )
         super().__setstate__(state)
         if "_model" in state:
             self._published = (self.weights_, self.means_, self.precisions_cholesky_)
@@ -92,8 +107,7 @@ class MixtureConversion(MixtureScoring):
             Non-negative, sum 1.
         means : array-like of shape (K, D)
         covariances, precisions, precisions_cholesky : array-like of the structure's shape
-            At least one; if covariances and Cholesky factors are both given they are taken as
-            they are.
+            Exactly one of them.
         covariance_type : str
         **params
             Further arguments of the constructor.
@@ -125,26 +139,25 @@ class MixtureConversion(MixtureScoring):
         shape = means.shape
         exact = check_means(means, *shape).astype(np.float64)
         shares = check_weights(weights, len(means)).astype(np.float64)
-        if covariances is None and precisions is None and precisions_cholesky is None:
-            raise InputError("one of covariances, precisions, precisions_cholesky must be given.")
-        if covariances is not None:
-            covariances = check_matrices(
-                covariances, structure, shape[0], shape[1], kind="covariance"
+        given = [v is not None for v in (covariances, precisions, precisions_cholesky)]
+        if sum(given) != 1:
+            raise InputError(
+                "exactly one of covariances, precisions, precisions_cholesky must be given; got "
+                f"{sum(given)}."
             )
-            covariances = covariances.astype(np.float64)
-        if precisions is not None:
-            precisions = check_matrices(precisions, structure, *shape).astype(np.float64)
-            if precisions_cholesky is None and covariances is None:
-                precisions_cholesky = structure.factor_precisions(precisions)
-        if precisions_cholesky is None:
+        if covariances is not None:
+            matrices = check_matrices(covariances, structure, shape[0], shape[1], "covariance")
             model = MixtureModel.from_covariances(
-                shares, exact, covariances, structure, context="from_parameters"
+                shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
             )
         else:
-            factors = check_factors(precisions_cholesky, structure, *shape).astype(np.float64)
-            if covariances is None:
-                covariances = structure.covariances(factors)
-            model = MixtureModel(shares, exact, covariances, factors, structure)
+            if precisions is not None:
+                matrices = check_matrices(precisions, structure, shape[0], shape[1])
+                factors = structure.factor_precisions(matrices.astype(np.float64))
+            else:
+                factors = check_factors(precisions_cholesky, structure, shape[0], shape[1])
+            factors = factors.astype(np.float64)
+            model = MixtureModel(shares, exact, structure.covariances(factors), factors, structure)
         params.setdefault("n_components", len(means))
         return cls(covariance_type=covariance_type, **params)._fitted(model, means.dtype)
 

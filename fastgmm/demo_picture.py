@@ -203,6 +203,8 @@ def _draw_convergence(ax: Axes, fits: Sequence[tuple[Any, float]]) -> None:
             zorder=3,
         )
         ends.append((clock[-1], bounds[-1]))
+        if len(fits) == 1:
+            continue  # nothing to tell apart
         ax.annotate(
             name,
             (clock[0], bounds[0]),
@@ -214,10 +216,12 @@ def _draw_convergence(ax: Axes, fits: Sequence[tuple[Any, float]]) -> None:
             color=OURS if colour == OURS else FAINT,
             fontweight="bold",
         )
-    ax.set_xscale("log")
-    first, last = ends[-1][0] / iterations, max(end for end, _ in ends)
-    span = max(last / first, 10)
-    ax.set_xlim(first / span**0.2, last * span**0.05)
+    if len(fits) > 1:
+        ax.set_xscale("log")
+        first, last = ends[-1][0] / iterations, max(end for end, _ in ends)
+        span = max(last / first, 10)
+        ax.set_xlim(first / span**0.2, last * span**0.05)
+        ax.xaxis.set_minor_formatter("")
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.1 * (high - low), high + 0.2 * (high - low))
     if len(ends) == 2:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 
 import numpy as np
 
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
+from fastgmm.scatter import scatter, within_scatter
 from fastgmm.sources import Source
-from fastgmm.statistics import SufficientStatistics
+from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 # Means that move by more than this many variances (squared) between iterations lose digits of the
 # new covariance to cancellation; the moments are then taken again about the new means.
@@ -61,6 +60,8 @@ class EMResult:
     n_iter : int
     lower_bounds : list of float
         Mean log-likelihood per row at the beginning of each iteration.
+    lower_bound : float
+        The last of them; where there was no iteration, that of the start.
     counts : ndarray of shape (K,)
         Effective number of rows of each component in the last iteration.
     """
@@ -69,12 +70,8 @@ class EMResult:
     converged: bool
     n_iter: int
     lower_bounds: list[float]
+    lower_bound: float
     counts: np.ndarray
-
-    @property
-    def lower_bound(self) -> float:
-        """The last lower bound, -inf if there was no iteration."""
-        return self.lower_bounds[-1] if self.lower_bounds else -np.inf
 
 
 Callback = Callable[[EMState], object]
@@ -98,37 +95,7 @@ def e_step(
     statistics : SufficientStatistics
     """
     prepared = backend.prepare(model, source.dtype)
-    return reduce(add, (backend.accumulate(prepared, c.x, c.weight, about) for c in source))
-
-
-def scatter(source: Source, mean: np.ndarray, family: str) -> np.ndarray:
-    """Second moments of all rows about ``mean`` per unit of weight, in float64.
-
-    Parameters
-    ----------
-    source : Source
-    mean : ndarray of shape (D,)
-    family : {"full", "diag", "spherical"}
-
-    Returns
-    -------
-    scatter : ndarray of shape (D, D), or (D,) off the full family
-        sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
-    """
-    n_features = len(mean)
-    second = np.zeros((n_features, n_features) if family == "full" else n_features)
-    first = np.zeros(n_features)
-    total = 0.0
-    for chunk in source:
-        for start in range(0, len(chunk.x), 16384):
-            rows = slice(start, start + 16384)
-            x = chunk.x[rows] - mean
-            v = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
-            first += v @ x
-            second += (x * v[:, None]).T @ x if family == "full" else v @ x**2
-            total += float(v.sum())
-    shift = first / total
-    return second / total - (np.multiply.outer(shift, shift) if family == "full" else shift**2)
+    return pairwise_sum(backend.accumulate(prepared, c.x, c.weight, about) for c in source)
 
 
 def m_step(
@@ -183,11 +150,16 @@ def m_step(
 
 def _moved_far(statistics: SufficientStatistics, limit: float) -> bool:
     """Whether a mean moved so far that second / n - shift^2 loses digits."""
-    if statistics.second.size == 0:
-        return False
     second = statistics.mean_second()
     diagonal = np.einsum("kii->ki", second) if second.ndim == 3 else second
     return bool(np.any(statistics.shift() ** 2 * (1 + 1 / limit) > diagonal))
+
+
+def _cancels(statistics: SufficientStatistics, row_scatter: np.ndarray) -> bool:
+    """Whether the components lie so far apart that total less between scatter loses digits."""
+    shares, offsets = statistics.offsets()
+    total = np.diag(row_scatter) if row_scatter.ndim == 2 else row_scatter
+    return bool(np.any(total - shares @ offsets**2 < 1e-7 * total))
 
 
 def _reseed(
@@ -279,13 +251,18 @@ def fit(
     advice += ", or pass float64." if source.dtype == np.float32 else "."
     bounds: list[float] = []
     converged = False
-    counts = model.weights * source.n_rows
+    if max_iter == 0:
+        statistics = e_step(source, model, backend)
+        bound = statistics.log_likelihood / statistics.weight
+        return EMResult(model, False, 0, bounds, bound, statistics.counts)
     for iteration in range(1, max_iter + 1):
         statistics = e_step(source, model, backend)
-        if _moved_far(statistics, far):
-            bound = statistics.log_likelihood
-            statistics = e_step(source, model, backend, statistics.means())
-            statistics = replace(statistics, log_likelihood=bound)
+        if row_scatter is not None:
+            if _cancels(statistics, row_scatter):
+                statistics = within_scatter(source, model, backend, statistics)
+        elif _moved_far(statistics, far):
+            again = e_step(source, model, backend, statistics.means())
+            statistics = replace(again, log_likelihood=statistics.log_likelihood)
         counts = statistics.counts
         bound = statistics.log_likelihood / statistics.weight
         vacant = statistics.empty()
@@ -307,4 +284,4 @@ def fit(
         converged = abs(change) < tol
         if converged or any(stop):
             break
-    return EMResult(model, converged, len(bounds), bounds, counts)
+    return EMResult(model, converged, iteration, bounds, bound, counts)

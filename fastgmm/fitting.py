@@ -12,12 +12,16 @@ from sklearn.exceptions import ConvergenceWarning
 from fastgmm.backends import Backend
 from fastgmm.checks import distinct_rows
 from fastgmm.covariance import CovarianceStructure
-from fastgmm.em import Callback, EMResult, fit, scatter
+from fastgmm.em import Callback, EMResult, fit
 from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
 from fastgmm.initialise import Start, initial_model
 from fastgmm.model import MixtureModel
 from fastgmm.progress import Progress
+from fastgmm.scatter import scatter
 from fastgmm.sources import Source
+
+# Operations of the eigenvalues above which the rank of the covariances is not looked at.
+_RANK_COST = 10**8
 
 NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase "
@@ -70,7 +74,7 @@ def best_fit(
     structure = settings.structure
     total = scatter(source, mean, structure.family) if structure.tied else None
     best: EMResult | None = None
-    failures: list[str] = []
+    failures: list[SingularCovarianceError] = []
     for init in range(settings.n_init if warm is None else 1):
         progress.begin(init)
         try:
@@ -103,7 +107,7 @@ def best_fit(
                 row_scatter=total,
             )
         except SingularCovarianceError as error:
-            failures.append(f"start {init}: {error}")
+            failures.append(error)
             continue
         finally:
             progress.close()
@@ -111,8 +115,18 @@ def best_fit(
             progress.end(result.lower_bound, result.converged)
         if best is None or result.lower_bound > best.lower_bound:
             best = result
+    if best is None and len(failures) == 1:
+        raise failures[0]
     if best is None:
-        raise SingularCovarianceError("\n".join(failures))
+        reasons = "\n".join(f"start {i}: {error}" for i, error in enumerate(failures))
+        raise SingularCovarianceError(f"all {len(failures)} starts failed.\n{reasons}")
+    if failures:
+        warnings.warn(
+            f"{len(failures)} of {settings.n_init} starts failed and were skipped; the first: "
+            f"{failures[0]}",
+            DegenerateDataWarning,
+            stacklevel=4,
+        )
     if not best.converged and settings.max_iter > 0:
         warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=4)
     return best
@@ -159,29 +173,24 @@ def _warn_rank(
 ) -> None:
     """Warn of covariances that are positive definite by ``reg_covar`` alone.
 
-    The diagonal of a Cholesky factor holds the standard deviation of each feature given those
-    before it: where its square is no more than reg_covar, the data adds nothing.
+    Constant features make directions of that kind too, and have been warned of.
     """
-    if reg_covar == 0:
-        return
     structure = model.structure
-    factors = model.precisions_cholesky
-    if structure.family == "full":
-        factors = np.einsum("...ii->...i", factors)
-    per_component = np.atleast_1d(factors)
-    if not structure.tied and per_component.ndim == 1:
-        per_component = per_component[:, None]
-    if structure.tied:
-        per_component = np.atleast_2d(per_component)
-    thin = per_component**-2.0 < 1.5 * reg_covar
-    if thin.shape[1] == len(constant):
-        thin = thin & ~constant
-    bad = np.flatnonzero(thin.any(axis=1))
+    n_components = 1 if structure.tied else model.n_components
+    if reg_covar == 0 or n_components * model.n_features**3 > _RANK_COST:
+        return
+    matrices = np.stack(
+        [
+            structure.covariance_matrix(model.covariances, k, model.n_features)
+            for k in range(n_components)
+        ]
+    )[:, ~constant][:, :, ~constant]
+    ranks = (np.linalg.eigvalsh(matrices) > 1.5 * reg_covar).sum(axis=1)
+    bad = np.flatnonzero(ranks < (~constant).sum())
     if len(bad) == 0:
         return
     k = int(bad[0])
-    matrix = structure.covariance_matrix(model.covariances, k, model.n_features)
-    rank = int((np.linalg.eigvalsh(matrix) > 1.5 * reg_covar).sum())
+    rank = int(ranks[k])
     rows = counts.sum() if structure.tied else counts[k]
     which = "the shared covariance has" if structure.tied else f"components {bad.tolist()} have"
     advice = " or covariance_type='diag'" if structure.family == "full" else ""

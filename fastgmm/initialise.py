@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from functools import reduce
-from operator import add
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastgmm import covariance
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import DegenerateDataWarning
 from fastgmm.kmeans import assign, kmeans, kmeans_plusplus
 from fastgmm.model import MixtureModel
 from fastgmm.sources import Chunk, Source
-from fastgmm.statistics import SufficientStatistics
+from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 
@@ -40,19 +39,29 @@ class Start:
         return not (self.weights is None or self.means is None or self.precisions is None)
 
 
-def given_statistics(
+def _clustered(
     source: Source,
     backend: Backend,
     structure: CovarianceStructure,
     about: np.ndarray,
     labels: np.ndarray,
 ) -> SufficientStatistics:
-    """Statistics of all rows of a source under hard labels (N,)."""
-    parts = []
-    for chunk in source:
-        own = labels[chunk.start : chunk.start + len(chunk.x)]
-        parts.append(backend.accumulate_given(chunk.x, chunk.weight, structure, about, labels=own))
-    return reduce(add, parts)
+    """Statistics of all rows of a source under hard labels (N,).
+
+    Those of a tied structure have the second moments of the untied one, summed over components.
+    """
+    loose = structure
+    if structure.tied:
+        loose = covariance.get("full" if structure.family == "full" else "diag")
+    statistics = pairwise_sum(
+        backend.accumulate_given(
+            c.x, c.weight, loose, about, labels=labels[c.start : c.start + len(c.x)]
+        )
+        for c in source
+    )
+    if structure.tied:
+        return replace(statistics, second=statistics.second.sum(axis=0))
+    return statistics
 
 
 def _random_statistics(
@@ -73,7 +82,7 @@ def _random_statistics(
         resp /= resp.sum(axis=1, keepdims=True)
         return backend.accumulate_given(x, weight, structure, about, resp=resp)
 
-    return reduce(add, (part(c, s) for c in source for s in range(0, len(c.x), batch)))
+    return pairwise_sum(part(c, s) for c in source for s in range(0, len(c.x), batch))
 
 
 def initial_model(
@@ -88,7 +97,7 @@ def initial_model(
     variance: np.ndarray,
     reg_covar: float,
     start: Start,
-    row_scatter: np.ndarray | None,
+    row_scatter: np.ndarray | None = None,
 ) -> MixtureModel:
     """Start parameters for EM.
 
@@ -109,8 +118,8 @@ def initial_model(
     reg_covar : float
     start : Start
         Given parameters, which replace those of the method.
-    row_scatter : ndarray or None
-        For tied structures.
+    row_scatter : ndarray, optional
+        For tied structures, which cannot start from random responsibilities without.
 
     Returns
     -------
@@ -127,15 +136,14 @@ def initial_model(
         found = statistics.means()
     else:
         if method == "random_from_data":
-            rows = random_state.choice(source.n_rows, size=n_components, replace=False)
-            centroids = source.take(rows)
+            centroids = source.take(_random_rows(source, n_components, random_state))
         else:
             centroids = kmeans_plusplus(source, n_components, random_state, backend)
         if method == "kmeans":
             centroids, labels = kmeans(source, centroids, backend, float(variance.mean()))
         else:
             labels = assign(source, centroids, backend)
-        statistics = given_statistics(source, backend, structure, centroids, labels)
+        statistics = _clustered(source, backend, structure, centroids, labels)
         found = statistics.means() if method == "kmeans" else centroids
     weights = statistics.weights() if weights is None else weights
     means = found if means is None else means
@@ -151,6 +159,19 @@ def initial_model(
         context="initialisation",
         advice=f"Increase reg_covar (now {reg_covar:g}) or reduce n_components.",
     )
+
+
+def _random_rows(
+    source: Source, n_components: int, random_state: np.random.RandomState
+) -> np.ndarray:
+    """Distinct row numbers, drawn by weight; rows of weight 0 only where there are no others."""
+    if all(chunk.weight is None for chunk in source):
+        return random_state.choice(source.n_rows, size=n_components, replace=False)
+    weight = np.concatenate([chunk.weight for chunk in source if chunk.weight is not None])
+    alive = int((weight > 0).sum())
+    share = weight / weight.sum()
+    rows = random_state.choice(source.n_rows, size=min(n_components, alive), replace=False, p=share)
+    return np.resize(rows, n_components)
 
 
 def _with_precisions(

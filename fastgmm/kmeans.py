@@ -55,7 +55,7 @@ def kmeans_plusplus(
         # Partial sums over consecutive rows: only one part is searched for each draw.
         edges = np.cumsum([p[:, best].sum() for p in parts])
         if not edges[-1] > 0:  # every row is a centroid already
-            centroids[k:] = source.take(random_state.randint(source.n_rows, size=n_clusters - k))
+            centroids[k:] = np.resize(centroids[:k], (n_clusters - k, source.n_features))
             break
         draws = random_state.uniform(size=n_candidates) * edges[-1]
         rows = np.empty(n_candidates, np.int64)

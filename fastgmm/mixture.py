@@ -7,7 +7,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import (
     Interval,
     InvalidParameterError,
@@ -17,7 +16,7 @@ from sklearn.utils._param_validation import (
 
 from fastgmm import covariance, initialise
 from fastgmm.backends import choose
-from fastgmm.checks import check_finite, check_rows, check_scale
+from fastgmm.checks import as_random_state, check_finite, check_rows, check_scale
 from fastgmm.convert import MixtureConversion
 from fastgmm.em import EMResult
 from fastgmm.errors import InputError
@@ -53,7 +52,7 @@ class GaussianMixture(MixtureConversion):
         How start parameters are found.
     weights_init, means_init, precisions_init : array-like or None
         Given start parameters; each replaces that of ``init_params``.
-    random_state : int, RandomState or None
+    random_state : int, RandomState, Generator or None
         The only source of randomness, in initialisation and in :meth:`sample`.
     warm_start : bool
         Whether a fit goes on from the last one.
@@ -113,7 +112,7 @@ class GaussianMixture(MixtureConversion):
         "max_iter": [Interval(Integral, 0, None, closed="left")],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "init_params": [StrOptions(set(initialise.METHODS))],
-        "random_state": ["random_state"],
+        "random_state": ["random_state", np.random.Generator],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
@@ -238,7 +237,7 @@ class GaussianMixture(MixtureConversion):
             x = check_rows(self, X, reset=True, minimum=2)
             summary = backend.summarise(x)
             if not np.all(np.isfinite(summary.mean)):
-                check_finite(x)
+                check_finite(x, getattr(self, "feature_names_in_", None))
             check_scale(x, summary, self.reg_covar)
             warm = self._model if self.warm_start and hasattr(self, "_model") else None
             self._check_size(x, warm)
@@ -257,7 +256,7 @@ class GaussianMixture(MixtureConversion):
                 source,
                 settings,
                 backend=backend,
-                random_state=check_random_state(self.random_state),
+                random_state=as_random_state(self.random_state),
                 mean=summary.mean,
                 variance=summary.variance,
                 start=self._start(x.shape[1]),
@@ -276,7 +275,9 @@ class GaussianMixture(MixtureConversion):
         constant = summary.maximum == summary.minimum
         warn_degenerate(source, x, result, self.reg_covar, constant)
         self._store(result, x.dtype)
-        self.backend_ = f"{reason}; {x.dtype}"
+        given = getattr(X, "dtype", None)
+        half = given is not None and str(given) in ("float16", "bfloat16")
+        self.backend_ = f"{reason}; {x.dtype}" + (f" ({given} data)" if half else "")
 
     def _check_settings(self) -> None:
         names = set(covariance.names())

@@ -38,6 +38,12 @@ class MixtureModel:
     precisions_cholesky: np.ndarray
     structure: CovarianceStructure
 
+    def __post_init__(self) -> None:
+        for name in ("weights", "means", "covariances", "precisions_cholesky"):
+            view = np.asarray(getattr(self, name)).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
     @property
     def n_components(self) -> int:
         """Number of components K."""

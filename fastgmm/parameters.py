@@ -55,7 +55,7 @@ def check_weights(weights: Any, n_components: int) -> np.ndarray:
     if abs(1.0 - float(weights.sum(dtype=np.float64))) > tolerance:
         raise InputError(
             "The parameter 'weights' should be normalized, but got sum(weights) = "
-            f"{weights.sum():.5f}"
+            f"{weights.sum():.5f} (off by {float(weights.sum(dtype=np.float64)) - 1:.1e})"
         )
     return weights
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.backends import Backend, choose
-from fastgmm.checks import check_finite, check_rows
+from fastgmm.checks import as_random_state, check_finite, check_rows
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.sampling import sample
@@ -33,7 +32,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
     def _ready(self, X: Any) -> tuple[Backend, Any, np.ndarray]:
         check_is_fitted(self, "means_")
         x = check_rows(self, X, reset=False)
-        check_finite(x)
+        check_finite(x, getattr(self, "feature_names_in_", None))
         backend, _ = choose(self.device)
         model = self._current_model()
         key = f"{backend.name} {x.dtype.char}"
@@ -159,7 +158,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         Parameters
         ----------
         n_samples : int
-        random_state : int, RandomState or None
+        random_state : int, RandomState, Generator or None
             None takes that of the estimator: an int there gives the same rows at every call.
         shuffle : bool
 
@@ -182,7 +181,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
             )
         chosen = self.random_state if random_state is None else random_state
         model = self._current_model()
-        rng = check_random_state(chosen)
+        rng = as_random_state(chosen)
         x, labels = sample(model, int(n_samples), rng, shuffle=shuffle)
         return x.astype(self.means_.dtype, copy=False), labels
 

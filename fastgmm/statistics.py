@@ -5,7 +5,9 @@ They add. Threads, chunks of a file, batches, devices and machines all contribut
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,7 +27,7 @@ class SufficientStatistics:
     counts : ndarray of shape (K,)
     first : ndarray of shape (K, D)
     second : ndarray of shape (K, D, D), (K, D) or (0,)
-        Empty for tied structures.
+        For tied structures empty, or summed over components: (D, D) or (D,).
     about : ndarray of shape (K, D)
         The reference points: the means of the E-step, so that nothing cancels.
     log_likelihood : float
@@ -156,6 +158,41 @@ class SufficientStatistics:
         # Differences first: the mean of large means would lose their small differences.
         relative = means - means[0]
         return shares, relative - shares @ relative
+
+
+class _Addable(Protocol):
+    def __add__(self, other: Any, /) -> Any: ...
+
+
+_T = TypeVar("_T", bound=_Addable)
+
+
+def pairwise_sum(items: Iterable[_T]) -> _T:
+    """Add items in a balanced tree: rounding grows with the logarithm of their number.
+
+    Parameters
+    ----------
+    items : iterable
+        At least one; only about log2 of their number are held at a time.
+
+    Returns
+    -------
+    total : as the items
+    """
+    # As a binary counter: one partial sum of 2^level items for each bit that is set.
+    partial: list[tuple[int, _T]] = []
+    for item in items:
+        level, total = 0, item
+        while partial and partial[-1][0] == level:
+            total = partial.pop()[1] + total
+            level += 1
+        partial.append((level, total))
+    if not partial:
+        raise InputError("there are no rows: the source gave no chunk.")
+    total = partial.pop()[1]
+    while partial:
+        total = partial.pop()[1] + total
+    return total
 
 
 def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -211,8 +211,9 @@ class CPUBackend(Backend):
         sums = np.zeros((2, n_blocks, n_features))
         extremes = np.empty((2, n_blocks, n_features))
         kernels.summarise(_rows(x), origin, sums, extremes, parallel=parallel(4.0 * x.size))
-        shift, square = sums.sum(axis=1) / n_rows
-        variance = np.maximum(square - shift**2, 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the range
+            shift, square = sums.sum(axis=1) / n_rows
+            variance = np.maximum(square - shift**2, 0.0)
         low, high = extremes[0].min(axis=0), extremes[1].max(axis=0)
         return FeatureSummary(n_rows, origin + shift, variance, low, high)
 

@@ -51,10 +51,13 @@ class ReferenceBackend(Backend):
 
     def responsibilities(self, prepared: MixtureModel, x: Array, *, log: bool = False) -> Array:
         log_prob = self._log_prob(prepared, x)
-        norm = logsumexp(log_prob, axis=1, keepdims=True)
-        lost = np.isneginf(norm[:, 0])
-        norm[lost] = 0
-        log_resp = log_prob - norm
+        top = log_prob.max(axis=1, keepdims=True)
+        lost = np.isneginf(top[:, 0])
+        top[lost] = 0
+        # Less the largest first: their sum may be too large to hold the differences.
+        log_resp = log_prob - top
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_resp -= np.log(np.exp(log_resp).sum(axis=1, keepdims=True))
         if lost.any():
             log_resp[lost] = -np.inf
             log_resp[lost, settle_unreachable(prepared, x[lost])] = 0
@@ -67,10 +70,8 @@ class ReferenceBackend(Backend):
         weight: Array | None,
         about: Array | None = None,
     ) -> SufficientStatistics:
-        log_prob = self._log_prob(prepared, x)
-        norm = logsumexp(log_prob, axis=1)
-        reachable = np.where(np.isneginf(norm), 0.0, norm)
-        resp = np.exp(log_prob - reachable[:, None])
+        norm = logsumexp(self._log_prob(prepared, x), axis=1)
+        resp = self.responsibilities(prepared, x.astype(np.float64))
         about = prepared.means if about is None else about
         statistics = self.accumulate_given(x, weight, prepared.structure, about, resp=resp)
         v = np.ones(x.shape[0]) if weight is None else weight

@@ -30,9 +30,14 @@ def factor_precision(precisions: Array) -> Array:
     return np.ascontiguousarray(np.linalg.cholesky(precisions[:, ::-1, ::-1])[:, ::-1, ::-1])
 
 
+def symmetric(matrices: Array) -> Array:
+    """The symmetric part of a stack: rounding must not show on one side only."""
+    return (matrices + np.swapaxes(matrices, -1, -2)) / 2
+
+
 def product(upper: Array) -> Array:
     """U U' for a stack of factors."""
-    return upper @ np.swapaxes(upper, -1, -2)
+    return symmetric(upper @ np.swapaxes(upper, -1, -2))
 
 
 def invert_factor(upper: Array) -> Array:
@@ -40,7 +45,7 @@ def invert_factor(upper: Array) -> Array:
     inverse = np.zeros_like(upper)
     for k, factor in enumerate(upper):
         inverse[k] = lapack.dtrtri(factor, lower=0)[0]
-    return np.swapaxes(inverse, -1, -2) @ inverse
+    return symmetric(np.swapaxes(inverse, -1, -2) @ inverse)
 
 
 class Full(CovarianceStructure):
@@ -63,7 +68,7 @@ class Full(CovarianceStructure):
         covariances = second - shift[:, :, None] * shift[:, None, :]
         diagonal = np.einsum("kii->ki", covariances)
         diagonal += reg_covar
-        return covariances
+        return symmetric(covariances)
 
     def precisions_cholesky(self, covariances: Array) -> Array:
         return inverse_factor(covariances)

@@ -5,7 +5,8 @@ depend on the parameters. So a pass gives counts and means alone, and
 
     Sigma = (T - sum_k n_k (mu_k - c) (mu_k - c)') / n,
 
-with T the scatter of the rows about c, computed once per fit.
+with T the scatter of the rows about c, computed once per fit. Statistics that bring second moments
+summed over components (a start from labels, components very far apart) are taken at their word.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ import numpy as np
 
 from fastgmm.covariance.base import Array, CovarianceStructure, Family
 from fastgmm.covariance.diag import reciprocal_deviation
-from fastgmm.covariance.full import factor_precision, inverse_factor, invert_factor, product
+from fastgmm.covariance.full import (
+    factor_precision,
+    inverse_factor,
+    invert_factor,
+    product,
+    symmetric,
+)
 
 if TYPE_CHECKING:
     from fastgmm.statistics import SufficientStatistics
@@ -39,10 +46,15 @@ class Tied(CovarianceStructure):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        shares, offsets = statistics.offsets()
-        within = _required(scatter) - (shares[:, None] * offsets).T @ offsets
+        if statistics.second.size:
+            shares, shift = statistics.weights(), statistics.shift()
+            within = statistics.second / statistics.counts.sum()
+            within = within - (shares[:, None] * shift).T @ shift
+        else:
+            shares, offsets = statistics.offsets()
+            within = _required(scatter) - (shares[:, None] * offsets).T @ offsets
         within[np.diag_indices_from(within)] += reg_covar
-        return within
+        return symmetric(within)
 
     def precisions_cholesky(self, covariances: Array) -> Array:
         return inverse_factor(covariances[None])[0]
@@ -89,6 +101,9 @@ class TiedDiag(CovarianceStructure):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
+        if statistics.second.size:
+            within = statistics.second / statistics.counts.sum()
+            return within - statistics.weights() @ statistics.shift() ** 2 + reg_covar
         shares, offsets = statistics.offsets()
         return _required(scatter) - shares @ offsets**2 + reg_covar
 

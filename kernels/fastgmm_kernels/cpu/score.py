@@ -187,7 +187,8 @@ def per_component(x, centre, whiten, means, factors, constants, tile, mode, norm
             else:
                 for t in range(n):
                     row = out[start + t]
-                    # -inf - -inf: the row is out of reach, which the caller settles.
-                    shift = norm[t] if norm[t] > -np.inf else out.dtype.type(0)
+                    # Less the largest first: their sum may be too large to hold the differences.
+                    # A row out of reach of all components is settled by the caller.
+                    shift = math.log(scale[t]) if scale[t] > 0 else out.dtype.type(0)
                     for k in range(n_components):
-                        row[k] -= shift
+                        row[k] = (row[k] - top[t]) + shift

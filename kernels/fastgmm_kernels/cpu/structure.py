@@ -38,9 +38,7 @@ def add_dense(z, r, about, n, g, s, first, second):
 @overload(add_dense)
 def _add_dense(z, r, about, n, g, s, first, second):
     function = _DENSE[second.ndim]
-    return lambda z, r, about, n, g, s, first, second: function(
-        z, r, about, n, g, s, first, second
-    )
+    return lambda z, r, about, n, g, s, first, second: function(z, r, about, n, g, s, first, second)
 
 
 def add_gathered(g, s, n, first, second):
