@@ -245,7 +245,7 @@ def fit(
     backend = choose("cpu")[0] if backend is None else backend
     structure = model.structure
     if structure.tied and row_scatter is None:
-        row_scatter = scatter(source, model.weights @ model.means, structure.family)
+        row_scatter = scatter(source, None, structure.family)
     far = _FAR.get(np.dtype(source.dtype), 1e7)
     advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
     advice += ", or pass float64." if source.dtype == np.float32 else "."

@@ -37,14 +37,25 @@ def _sums(x: np.ndarray, weight: np.ndarray | None, point: np.ndarray, family: s
     return _Sums(float(v.sum()), weighted.sum(axis=0), second)
 
 
-def scatter(source: Source, mean: np.ndarray, family: str) -> np.ndarray:
+def _all_sums(source: Source, point: np.ndarray, family: str) -> _Sums:
+    parts = []
+    for chunk in source:
+        for start in range(0, len(chunk.x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            weight = None if chunk.weight is None else chunk.weight[rows]
+            parts.append(_sums(chunk.x[rows], weight, point, family))
+    return pairwise_sum(parts)
+
+
+def scatter(source: Source, mean: np.ndarray | None, family: str) -> np.ndarray:
     """Second moments of all rows about their mean, per unit of weight.
 
     Parameters
     ----------
     source : Source
-    mean : ndarray of shape (D,)
-        Near the mean of the rows; what is left of the difference is corrected.
+    mean : ndarray of shape (D,) or None
+        Near the mean of the rows; what is left of the difference is corrected. None costs one
+        more read of the rows.
     family : {"full", "diag", "spherical"}
 
     Returns
@@ -52,13 +63,11 @@ def scatter(source: Source, mean: np.ndarray, family: str) -> np.ndarray:
     scatter : ndarray of shape (D, D), or (D,) off the full family
         sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
     """
-    parts = []
-    for chunk in source:
-        for start in range(0, len(chunk.x), _ROWS):
-            rows = slice(start, start + _ROWS)
-            weight = None if chunk.weight is None else chunk.weight[rows]
-            parts.append(_sums(chunk.x[rows], weight, mean, family))
-    sums = pairwise_sum(parts)
+    if mean is None:
+        origin = source.take(np.array([0]))[0]
+        sums = _all_sums(source, origin, "diag")
+        mean = origin + sums.first / sums.weight
+    sums = _all_sums(source, mean, family)
     shift = sums.first / sums.weight
     square = np.multiply.outer(shift, shift) if family == "full" else shift**2
     return sums.second / sums.weight - square
@@ -100,6 +109,14 @@ def within_scatter(
                 _sums(x, np.ascontiguousarray(resp[:, k]), mean, family)
                 for k, mean in enumerate(means)
             ]
-    second = pairwise_sum(parts).second
+    sums = pairwise_sum(parts)
+    # Equal rows differ from their mean by its rounding; that is no variance.
+    noise = 4 * sums.weight * (np.finfo(np.float64).eps * np.abs(means).max(axis=0)) ** 2
+    diagonal = np.diag(sums.second) if family == "full" else sums.second
+    flat = diagonal <= noise
+    second = sums.second.copy()
+    second[flat] = 0
+    if family == "full":
+        second[:, flat] = 0
     first = np.zeros_like(statistics.first)
     return replace(statistics, about=means, first=first, second=second)

@@ -16,8 +16,12 @@ from fastgmm_kernels import cpu as kernels
 
 # Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
 _TILE_BYTES = 128 * 1024
-# Bytes of responsibilities of one chunk of rows; they stay in the outer cache until the moments.
-_CHUNK_BYTES = 2 * 1024 * 1024
+# Bytes of the responsibilities of a chunk of rows, which the moments read again: in the cache at
+# best, and enough rows for each of many components.
+_CHUNK_BYTES = (2 * 1024 * 1024, 8 * 1024 * 1024)
+# Bytes of the totals of all blocks of rows; blocks of fewer rows cost more to join than they gain.
+_TOTAL_BYTES = 48 * 1024 * 1024
+_BLOCK_ROWS = 4096
 _BLOCKS = 64
 _NO_WEIGHT = np.empty(0)
 
@@ -32,8 +36,9 @@ def _tile(n_features: int, n_components: int, itemsize: int) -> int:
 
 def _chunk(tile: int, n_components: int, itemsize: int) -> int:
     """Rows per chunk, a multiple of the tile."""
-    rows = _CHUNK_BYTES // (n_components * (itemsize + 2))
-    return max(min(rows, 65536) // tile, 4) * tile
+    row = n_components * (itemsize + 2)
+    rows = np.clip(16 * n_components, _CHUNK_BYTES[0] // row, _CHUNK_BYTES[1] // row)
+    return max(min(int(rows), 65536) // tile, 2) * tile
 
 
 def _dense_share(model: MixtureModel) -> float:
@@ -46,9 +51,12 @@ def _dense_share(model: MixtureModel) -> float:
     return float(np.clip((products - 64) / 2000, 0, 0.25))
 
 
-def _splits(n_rows: int, tile: int, n_components: int) -> int:
-    """Sets of totals where there are too few components to share among threads."""
-    return max(min(-(-32 // n_components), -(-n_rows // tile)), 1)
+def _blocks(n_rows: int, n_components: int, width: int, moments: str) -> int:
+    """Blocks of rows with totals of their own; 0 where threads had better share one set."""
+    size = {"full": width * width, "diag": width, "none": 0}[moments] + width + 1
+    wanted = max(min(n_rows // _BLOCK_ROWS, _BLOCKS), 1)
+    room = _TOTAL_BYTES // (8 * n_components * size)
+    return 0 if room < min(wanted, 4) else min(wanted, room)
 
 
 def _rows(x: Array) -> Array:
@@ -138,14 +146,15 @@ class CPUBackend(Backend):
         n_rows, n_features = x.shape
         n_components, width = prepared.means.shape
         tile = _tile(n_features, n_components, x.itemsize)
-        splits = _splits(n_rows, tile, n_components)
-        count, first, second = _totals(splits, n_components, width, model.structure)
-        log_likelihood = np.zeros(-(-n_rows // tile))
+        blocks = _blocks(n_rows, n_components, width, model.structure.moments)
+        count, first, second = _totals(max(blocks, 1), n_components, width, model.structure)
+        log_likelihood = np.zeros(blocks or -(-n_rows // tile))
+        run = kernels.accumulate if blocks else kernels.accumulate_shared
         points = model.means if about is None else about
         kernel_points = prepared.means
         if about is not None:
             kernel_points = pad(about - prepared.centre.astype(np.float64), (1,), x.dtype)
-        kernels.accumulate(
+        run(
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
             *prepared.kernel_arguments(),
@@ -182,9 +191,9 @@ class CPUBackend(Backend):
         n_rows, n_features = x.shape
         n_components = about.shape[0]
         tile = _tile(n_features, n_components, x.itemsize)
-        splits = _splits(n_rows, tile, n_components)
         width = padded(n_features)
-        count, first, second = _totals(splits, n_components, width, structure)
+        blocks = max(_blocks(n_rows, n_components, width, structure.moments), 1)
+        count, first, second = _totals(blocks, n_components, width, structure)
         centre = about.mean(axis=0).astype(x.dtype)
         kernels.accumulate_given(
             _rows(x),
@@ -222,7 +231,7 @@ class CPUBackend(Backend):
         n_components = centroids.shape[0]
         tile = _tile(n_features, 1, x.itemsize)
         width = padded(n_features)
-        room = _CHUNK_BYTES // (8 * n_components * (width + 1))
+        room = _TOTAL_BYTES // (8 * n_components * (width + 1))
         n_blocks = max(min(_BLOCKS, -(-n_rows // tile), room), min(4, -(-n_rows // tile)))
         centre = centroids.mean(axis=0).astype(x.dtype)
         labels = np.empty(n_rows, np.int32)
@@ -275,20 +284,20 @@ class CPUBackend(Backend):
 
 
 def _totals(
-    splits: int, n_components: int, width: int, structure: CovarianceStructure
+    blocks: int, n_components: int, width: int, structure: CovarianceStructure
 ) -> tuple[Array, Array, Array]:
     last = {"full": (width, width), "diag": (width,), "none": (0,)}[structure.moments]
     return (
-        np.zeros((splits, n_components)),
-        np.zeros((splits, n_components, width)),
-        np.zeros((splits, n_components, *last)),
+        np.zeros((blocks, n_components)),
+        np.zeros((blocks, n_components, width)),
+        np.zeros((blocks, n_components, *last)),
     )
 
 
 def _collect(
     count: Array, first: Array, second: Array, n_features: int, structure: CovarianceStructure
 ) -> tuple[Array, Array, Array]:
-    """Add the splits in order, drop the padding, mirror the triangle."""
+    """Add the blocks in order, drop the padding, mirror the triangle."""
     sums = np.ascontiguousarray(first.sum(axis=0)[:, :n_features])
     if structure.moments == "none":
         return count.sum(axis=0), sums, np.empty(0)

@@ -145,5 +145,11 @@ def get(name: str) -> CovarianceStructure:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all registered structures, in order of registration."""
+    """Return the names of all registered structures.
+
+    Returns
+    -------
+    names : tuple of str
+        In order of registration.
+    """
     return tuple(_REGISTRY)

@@ -28,7 +28,7 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
     waiting = 0
     count = 0.0
     for i in range(tile_0, tile_1):
-        n = kept[k, i]
+        n = kept[i, k]
         if n == 0:
             continue
         r = resp[i, k]

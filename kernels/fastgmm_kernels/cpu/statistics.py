@@ -1,10 +1,12 @@
 """The fused E-step and sufficient statistics: rows are read once, chunk by chunk.
 
-Per chunk of rows: (1) threads take tiles: log-probabilities, normalisation, and for each component
-the list of rows whose responsibility matters; (2) threads take components: moments over the lists.
-Work is shared over components, so there is one set of totals however many threads there are
-(``splits`` sets where components are few), and every sum has a fixed order: the same input gives
-the same bits at any number of threads.
+For a chunk of rows: (1) tiles: log-probabilities, normalisation, and for each component the list
+of rows whose responsibility matters; (2) components: moments over the lists.
+
+``accumulate`` gives each thread blocks of rows with totals of their own and joins the threads
+once. Where totals are too large for that, ``accumulate_shared`` has one set, and the threads share
+first the tiles and then the components of each chunk. Either way blocks, chunks and the order of
+every sum depend on the sizes alone: the same input gives the same bits at any number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from .score import normalise
 from .structure import log_prob
 from .tile import block_range, load_tile, row_stride
 
-# Groups of tiles that threads take within a chunk.
+# Groups of tiles that threads take within a shared chunk.
 _GROUPS = 32
 # Rows that are looked at together before any of them is taken one by one.
 _STRIDE = 32
@@ -56,6 +58,37 @@ def _keep(values, rows, n, scale, threshold, bound, dense_share):
     return kept
 
 
+@kernel
+def _expect(
+    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
+    row, n, z, lp, index, kept, scratch,
+):  # fmt: skip
+    """E-step of the tile of ``n`` rows from ``row``; returns its weighted log-likelihood.
+
+    Responsibilities replace the log-probabilities in ``lp`` (K, tile); ``kept`` (K,) and ``index``
+    (K, tile) say which of them matter. ``scratch`` is (4 + 4 + D', tile).
+    """
+    n_components, padded = means.shape
+    dtype = means.dtype
+    load_tile(x, row, n, centre, whiten, scratch[8 : 8 + padded], z)
+    log_prob(z, means, factors, constants, 0, n_components, scratch[4:8], lp, n)
+    top, norm, scale, bound = scratch[0], scratch[1], scratch[2], scratch[3]
+    normalise(lp, n_components, n, top, norm, scale)
+    tallest = -np.inf
+    for k in range(n_components):
+        tallest = max(tallest, constants[k])
+    total = 0.0
+    for t in range(n):
+        w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
+        total += w * norm[t] if w > 0 else 0.0
+        scale[t] *= w
+        # Squared distance = 2 (c_k - norm - log r), at most this for r > exp(-40).
+        bound[t] = 81 + 2 * max(tallest - norm[t], 0.0)
+    for k in range(n_components):
+        kept[k] = _keep(lp[k], index[k], n, scale, thresholds[k], bound, dense_share)
+    return total
+
+
 @driver
 def accumulate(
     x, weight, centre, whiten, means, factors, constants, thresholds, about,
@@ -64,59 +97,74 @@ def accumulate(
     """Sufficient statistics of one E-step.
 
     ``weight`` is empty or (N,), with mean 1 (``thresholds`` are relative to it).
-    count (S, K), first (S, K, D'), second (S, K, ...) and log_likelihood (tiles,) are zero on
-    entry, float64; D' is D padded to a multiple of 4.
+    count (B, K), first (B, K, D'), second (B, K, ...) and log_likelihood (B,) are zero on entry,
+    float64, one set per block of rows; D' is D padded to a multiple of 4.
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
-    n_splits = count.shape[0]
+    n_blocks = count.shape[0]
     dtype = means.dtype
     stride = row_stride(tile, means.itemsize)
-    width = min(chunk, (n_rows + tile - 1) // tile * tile)
-    z = np.empty((width // tile, padded, stride), dtype)
-    resp = np.empty((width // tile, n_components, stride), dtype)
-    index = np.empty((width // tile, n_components, stride), np.int16)
-    kept = np.empty((n_components, width // tile), np.int32)
-    tallest = -np.inf
-    for k in range(n_components):
-        tallest = max(tallest, constants[k])
-    for start in range(0, n_rows, width):
-        size = min(width, n_rows - start)
+    for block in prange(n_blocks):
+        begin, end = block_range(block, n_blocks, n_rows)
+        width = min(chunk // tile, (end - begin + tile - 1) // tile)
+        z = np.empty((width, padded, stride), dtype)
+        resp = np.empty((width, n_components, stride), dtype)
+        index = np.empty((width, n_components, stride), np.int16)
+        kept = np.empty((width, n_components), np.int32)
+        scratch = np.empty((8 + padded, stride), dtype)
+        for start in range(begin, end, width * tile):
+            size = min(width * tile, end - start)
+            n_tiles = (size + tile - 1) // tile
+            for i in range(n_tiles):
+                n = min(tile, size - i * tile)
+                log_likelihood[block] += _expect(
+                    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
+                    start + i * tile, n, z[i], resp[i], index[i], kept[i], scratch,
+                )  # fmt: skip
+            for k in range(n_components):
+                count[block, k] += moments(
+                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k],
+                    second[block, k],
+                )  # fmt: skip
+
+
+@driver
+def accumulate_shared(
+    x, weight, centre, whiten, means, factors, constants, thresholds, about,
+    tile, chunk, dense_share, count, first, second, log_likelihood,
+):  # fmt: skip
+    """As :func:`accumulate`, with B = 1: threads share the tiles, then the components, of a chunk.
+
+    ``log_likelihood`` has one place per tile.
+    """
+    n_rows = x.shape[0]
+    n_components, padded = means.shape
+    dtype = means.dtype
+    stride = row_stride(tile, means.itemsize)
+    width = min(chunk // tile, (n_rows + tile - 1) // tile)
+    z = np.empty((width, padded, stride), dtype)
+    resp = np.empty((width, n_components, stride), dtype)
+    index = np.empty((width, n_components, stride), np.int16)
+    kept = np.empty((width, n_components), np.int32)
+    for start in range(0, n_rows, width * tile):
+        size = min(width * tile, n_rows - start)
         n_tiles = (size + tile - 1) // tile
         n_groups = min(_GROUPS, n_tiles)
         for group in prange(n_groups):
-            raw = np.empty((padded if whiten.shape[0] > 1 else 0, stride), dtype)
-            y = np.empty((4, stride), dtype)
-            top = np.empty(tile, dtype)
-            norm = np.empty(tile, dtype)
-            scale = np.empty(tile, dtype)
-            bound = np.empty(tile, dtype)
+            scratch = np.empty((8 + padded, stride), dtype)
             tile_0, tile_1 = block_range(group, n_groups, n_tiles)
             for i in range(tile_0, tile_1):
-                offset = i * tile
-                n = min(tile, size - offset)
-                row = start + offset
-                load_tile(x, row, n, centre, whiten, raw, z[i])
-                lp = resp[i]
-                log_prob(z[i], means, factors, constants, 0, n_components, y, lp, n)
-                normalise(lp, n_components, n, top, norm, scale)
-                total = 0.0
-                for t in range(n):
-                    w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
-                    total += w * norm[t] if w > 0 else 0.0
-                    scale[t] *= w
-                    # Squared distance = 2 (c_k - norm - log r), at most this for r > exp(-40).
-                    bound[t] = 81 + 2 * max(tallest - norm[t], 0.0)
-                log_likelihood[row // tile] = total
-                for k in range(n_components):
-                    kept[k, i] = _keep(lp[k], index[i, k], n, scale, thresholds[k], bound,
-                                       dense_share)  # fmt: skip
-        for item in prange(n_components * n_splits):
-            k = item % n_components
-            split = item // n_components
-            tile_0, tile_1 = block_range(split, n_splits, n_tiles)
-            count[split, k] += moments(k, tile_0, tile_1, z, resp, index, kept, about[k],
-                                       first[split, k], second[split, k])  # fmt: skip
+                row = start + i * tile
+                n = min(tile, size - i * tile)
+                log_likelihood[row // tile] = _expect(
+                    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
+                    row, n, z[i], resp[i], index[i], kept[i], scratch,
+                )  # fmt: skip
+        for k in prange(n_components):
+            count[0, k] += moments(
+                k, 0, n_tiles, z, resp, index, kept, about[k], first[0, k], second[0, k]
+            )
 
 
 @driver
@@ -129,40 +177,38 @@ def accumulate_given(
     """
     n_rows = x.shape[0]
     n_components, padded = about.shape
-    n_splits = count.shape[0]
+    n_blocks = count.shape[0]
     dtype = about.dtype
-    no_whitening = np.empty((0, 0), dtype)
-    width = min(chunk, (n_rows + tile - 1) // tile * tile)
     stride = row_stride(tile, about.itemsize)
-    z = np.empty((width // tile, padded, stride), dtype)
-    resp = np.empty((width // tile, n_components, stride), dtype)
-    index = np.empty((width // tile, n_components, stride), np.int16)
-    kept = np.empty((n_components, width // tile), np.int32)
-    for start in range(0, n_rows, width):
-        size = min(width, n_rows - start)
-        n_tiles = (size + tile - 1) // tile
-        for i in prange(n_tiles):
-            offset = i * tile
-            n = min(tile, size - offset)
-            row = start + offset
-            load_tile(x, row, n, centre, no_whitening, no_whitening, z[i])
-            kept[:, i] = 0
-            for t in range(n):
-                w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
-                if labels.shape[0] > 0:
-                    k = labels[row + t]
-                    position = kept[k, i]
-                    resp[i, k, position] = w
-                    index[i, k, position] = t
-                    kept[k, i] += 1
-                else:
-                    for k in range(n_components):
-                        resp[i, k, t] = w * given[row + t, k]
-            if labels.shape[0] == 0:
-                kept[:, i] = -n
-        for item in prange(n_components * n_splits):
-            k = item % n_components
-            split = item // n_components
-            tile_0, tile_1 = block_range(split, n_splits, n_tiles)
-            count[split, k] += moments(k, tile_0, tile_1, z, resp, index, kept, about[k],
-                                       first[split, k], second[split, k])  # fmt: skip
+    for block in prange(n_blocks):
+        begin, end = block_range(block, n_blocks, n_rows)
+        width = min(chunk // tile, (end - begin + tile - 1) // tile)
+        none = np.empty((0, 0), dtype)
+        z = np.empty((width, padded, stride), dtype)
+        resp = np.empty((width, n_components, stride), dtype)
+        index = np.empty((width, n_components, stride), np.int16)
+        kept = np.empty((width, n_components), np.int32)
+        for start in range(begin, end, width * tile):
+            size = min(width * tile, end - start)
+            n_tiles = (size + tile - 1) // tile
+            for i in range(n_tiles):
+                row = start + i * tile
+                n = min(tile, size - i * tile)
+                load_tile(x, row, n, centre, none, none, z[i])
+                kept[i, :] = 0 if labels.shape[0] > 0 else -n
+                for t in range(n):
+                    w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
+                    if labels.shape[0] > 0:
+                        k = labels[row + t]
+                        position = kept[i, k]
+                        resp[i, k, position] = w
+                        index[i, k, position] = t
+                        kept[i, k] += 1
+                    else:
+                        for k in range(n_components):
+                            resp[i, k, t] = w * given[row + t, k]
+            for k in range(n_components):
+                count[block, k] += moments(
+                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k],
+                    second[block, k],
+                )  # fmt: skip
