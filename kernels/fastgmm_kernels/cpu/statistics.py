@@ -66,22 +66,28 @@ def _expect(
     """E-step of the tile of ``n`` rows from ``row``; returns its weighted log-likelihood.
 
     Responsibilities replace the log-probabilities in ``lp`` (K, tile); ``kept`` (K,) and ``index``
-    (K, tile) say which of them matter. ``scratch`` is (4 + 4 + D', tile).
+    (K, tile) say which of them matter. ``scratch`` is (9 + D', tile).
     """
     n_components, padded = means.shape
-    dtype = means.dtype
-    load_tile(x, row, n, centre, whiten, scratch[8 : 8 + padded], z)
-    log_prob(z, means, factors, constants, 0, n_components, scratch[4:8], lp, n)
-    top, norm, scale, bound = scratch[0], scratch[1], scratch[2], scratch[3]
+    load_tile(x, row, n, centre, whiten, scratch[9 : 9 + padded], z)
+    log_prob(z, means, factors, constants, 0, n_components, scratch[5:9], lp, n)
+    top, norm, scale, bound, share = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     normalise(lp, n_components, n, top, norm, scale)
     tallest = -np.inf
     for k in range(n_components):
         tallest = max(tallest, constants[k])
+    if weight.shape[0] > 0:
+        for t in range(n):
+            share[t] = weight[row + t]
+    else:
+        share[:n] = 1
+    # A loop of its own: beside stores, whether it is vectorised (which orders the sum) would
+    # depend on a check for overlap, and so on where the arrays lie.
     total = 0.0
     for t in range(n):
-        w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
-        total += w * norm[t] if w > 0 else 0.0
-        scale[t] *= w
+        total += share[t] * norm[t] if share[t] > 0 else 0.0
+    for t in range(n):
+        scale[t] *= share[t]
         # Squared distance = 2 (c_k - norm - log r), at most this for r > exp(-40).
         bound[t] = 81 + 2 * max(tallest - norm[t], 0.0)
     for k in range(n_components):
@@ -112,7 +118,7 @@ def accumulate(
         resp = np.empty((width, n_components, stride), dtype)
         index = np.empty((width, n_components, stride), np.int16)
         kept = np.empty((width, n_components), np.int32)
-        scratch = np.empty((8 + padded, stride), dtype)
+        scratch = np.empty((9 + padded, stride), dtype)
         for start in range(begin, end, width * tile):
             size = min(width * tile, end - start)
             n_tiles = (size + tile - 1) // tile
@@ -152,7 +158,7 @@ def accumulate_shared(
         n_tiles = (size + tile - 1) // tile
         n_groups = min(_GROUPS, n_tiles)
         for group in prange(n_groups):
-            scratch = np.empty((8 + padded, stride), dtype)
+            scratch = np.empty((9 + padded, stride), dtype)
             tile_0, tile_1 = block_range(group, n_groups, n_tiles)
             for i in range(tile_0, tile_1):
                 row = start + i * tile

@@ -1,0 +1,1 @@
+"""Side-by-side measurements of fastgmm and its peers; start with README.md."""

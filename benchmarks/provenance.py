@@ -1,0 +1,89 @@
+"""Where and with what a figure was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .adapters import ADAPTERS
+
+_PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl")
+
+
+def provenance() -> dict[str, Any]:
+    """CPU, threads, versions, commit and date, as plain JSON values."""
+    import numba
+    from threadpoolctl import threadpool_info
+
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "command": " ".join(sys.orig_argv[1:]),
+        "cpu": cpu_model(),
+        "cores": _cores(),
+        "load_average_at_end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "threads": {
+            "numba": numba.get_num_threads(),
+            "pools": [
+                {key: pool.get(key) for key in ("internal_api", "version", "num_threads")}
+                for pool in threadpool_info()
+            ],
+        },
+        "versions": {
+            **{adapter.name: adapter.version() for adapter in ADAPTERS},
+            **{name: _version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout, with a mark when files differ from it."""
+    folder = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields: dict[str, str] = {}
+        for line in info.read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+        name = fields.get("model name", platform.machine())
+        if "cpu family" in fields:
+            name += f" (family {fields['cpu family']}, model {fields.get('model', '?')})"
+        return name
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

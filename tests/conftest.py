@@ -1,0 +1,92 @@
+"""Fixtures that every test of the library shares."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from threadpoolctl import threadpool_limits
+
+import oracle
+
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+DEVICES = ("reference", "cpu")
+DTYPES = (np.float32, np.float64)
+
+
+def _strided(x):
+    wide = np.full((x.shape[0] * 2, x.shape[1] * 3), np.nan, dtype=x.dtype)
+    view = wide[::2, ::3]
+    view[...] = x
+    return view
+
+
+def _reversed(x):
+    backwards = np.ascontiguousarray(x[::-1, ::-1])
+    return backwards[::-1, ::-1]
+
+
+def _read_only(x):
+    copy = x.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+LAYOUTS = {
+    "c": np.ascontiguousarray,
+    "fortran": np.asfortranarray,
+    "strided": _strided,
+    "reversed": _reversed,
+    "readonly": _read_only,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    """The small products of the oracle gain nothing from BLAS threads, and wait on busy cores."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20240613)
+
+
+@pytest.fixture(params=[0, 1, 2])
+def seed(request):
+    return request.param
+
+
+@pytest.fixture(params=oracle.STRUCTURES)
+def structure(request):
+    return request.param
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return request.param
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=[*LAYOUTS, "memmap"])
+def layout(request, tmp_path):
+    """A function that returns an array with the same values laid out differently."""
+    if request.param != "memmap":
+        return LAYOUTS[request.param]
+
+    def on_disk(x):
+        path = tmp_path / f"rows-{x.dtype.name}-{x.shape[0]}x{x.shape[1]}.npy"
+        np.save(path, x)
+        return np.load(path, mmap_mode="r")
+
+    return on_disk

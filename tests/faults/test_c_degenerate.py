@@ -1,0 +1,212 @@
+"""Fault cases 28-37: degenerate geometry."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from catching import caught_warnings, messages, warns
+
+import fastgmm
+import helpers
+import oracle
+from fastgmm.errors import DegenerateDataWarning, InputError, SingularCovarianceError
+
+INITS = ("kmeans", "k-means++", "random", "random_from_data")
+
+
+def rows(n=200, d=3, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def assert_finite(model):
+    for name in (*helpers.PARAMETERS, "precisions_", "precisions_cholesky_", "lower_bounds_"):
+        assert np.isfinite(getattr(model, name)).all(), name
+    assert np.sum(model.weights_) == pytest.approx(1.0, rel=1e-6)
+
+
+def test_case_28_constant_feature(structure, device):
+    x = rows()
+    x[:, 1] = 4.5
+    with caught_warnings() as found:
+        model = fastgmm.GaussianMixture(
+            2, covariance_type=structure, random_state=0, device=device
+        ).fit(x)
+    about_it = [m for m in messages(found) if "feature" in m]
+    assert len(about_it) == 1
+    assert "1" in about_it[0]
+    assert "reg_covar" in about_it[0]
+    assert_finite(model)
+    np.testing.assert_allclose(model.means_[:, 1], 4.5, rtol=1e-12)
+    if not structure.endswith("spherical"):
+        variance = np.einsum("kii->ki", helpers.learnt(model).dense())[:, 1]
+        np.testing.assert_allclose(variance, 1e-6, rtol=1e-9)
+
+
+@pytest.mark.parametrize("init_params", INITS)
+def test_case_29_identical_rows(structure, init_params):
+    x = np.full((30, 2), 3.25)
+    with warns(DegenerateDataWarning, r"\b1 distinct"):
+        model = fastgmm.GaussianMixture(
+            3, covariance_type=structure, init_params=init_params, random_state=0
+        ).fit(x)
+    assert_finite(model)
+    live = model.weights_ > 0
+    np.testing.assert_allclose(model.means_[live], 3.25, rtol=1e-9)
+
+
+@pytest.mark.parametrize("init_params", INITS)
+def test_case_30_singular_covariance_is_named(structure, device, init_params):
+    x = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        with pytest.raises(SingularCovarianceError, match="ill-defined empirical cov") as caught:
+            fastgmm.GaussianMixture(
+                2,
+                covariance_type=structure,
+                reg_covar=0.0,
+                init_params=init_params,
+                random_state=0,
+                device=device,
+                tol=0.0,
+            ).fit(x)
+    message = str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert "reg_covar" in message
+    assert "eigenvalue" in message
+    assert "effective" in message
+    if not oracle.is_tied(structure):
+        assert "component" in message
+
+
+def test_case_31_rank_deficient_warns_with_rank():
+    x = rows(n=6, d=10)
+    with warns(DegenerateDataWarning, r"(?s)rank.*\b5\b.*diag"):
+        model = fastgmm.GaussianMixture(1, reg_covar=1e-3).fit(x)
+    assert_finite(model)
+
+
+def test_case_31_collinear_columns_warn_with_rank():
+    x = rows(d=2)
+    x = np.column_stack([x, x[:, 0] + 2.0 * x[:, 1]])
+    with warns(DegenerateDataWarning, r"(?s)rank.*\b2\b.*diag"):
+        model = fastgmm.GaussianMixture(1).fit(x)
+    assert_finite(model)
+
+
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_case_32_covariances_are_symmetric(structure, device, dtype):
+    # Condition number 1e10: a covariance that rounding could push over the edge.
+    basis = np.linalg.qr(rows(5, 5))[0]
+    x = (rows(400, 5) * np.logspace(0, -5, 5)) @ basis
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        model = fastgmm.GaussianMixture(
+            2, covariance_type=structure, random_state=0, device=device, max_iter=5, tol=0
+        ).fit(x.astype(dtype))
+    for name in ("covariances_", "precisions_"):
+        matrix = getattr(model, name)
+        np.testing.assert_array_equal(matrix, np.swapaxes(matrix, -1, -2))
+    assert np.linalg.eigvalsh(model.covariances_.astype(np.float64)).min() > 0
+    assert_finite(model)
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
+def test_case_33_collapse_onto_one_point(structure, device):
+    x = np.vstack([rows(), np.full((5, 3), 0.1)])
+    start = oracle.Mixture(
+        structure,
+        np.array([0.95, 0.05]),
+        np.array([[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]]),
+        oracle.pack(structure, np.stack([np.eye(3), 1e-5 * np.eye(3)]), np.ones(2)),
+    )
+    with caught_warnings():
+        model = helpers.fit(x, start, device, reg_covar=1e-6, max_iter=50)
+    assert_finite(model)
+    variance = np.einsum("ii->i", helpers.learnt(model).dense()[1])
+    np.testing.assert_allclose(variance, 1e-6, rtol=1e-3)
+    assert model.weights_[1] == pytest.approx(5 / 205, rel=1e-2)
+
+
+def lonely_start(structure):
+    """The second component is so far away that every responsibility underflows."""
+    return oracle.Mixture(
+        structure,
+        np.array([0.5, 0.5]),
+        np.array([[0.0, 0.0, 0.0], [1e3, 1e3, 1e3]]),
+        oracle.pack(structure, np.stack([np.eye(3)] * 2), np.ones(2)),
+    )
+
+
+def test_case_34_empty_component_is_kept(structure, device, dtype):
+    x = rows().astype(dtype)
+    with warns(DegenerateDataWarning, r"components? \[?1\b.*empty") as found:
+        model = helpers.fit(x, lonely_start(structure), device, empty="keep")
+    assert len([m for m in messages(found) if "empty" in m]) == 1
+    np.testing.assert_array_equal(model.means_[1], 1e3)
+    assert model.weights_[1] == 0.0
+    assert model.weights_[0] == 1.0
+    if not oracle.is_tied(structure):
+        np.testing.assert_array_equal(helpers.learnt(model).dense()[1], np.eye(3))
+    assert_finite(model)
+    np.testing.assert_allclose(model.means_[0], x.mean(0, dtype=np.float64), atol=1e-6)
+    resp = model.predict_proba(x)
+    np.testing.assert_array_equal(resp[:, 0], 1.0)
+
+
+def test_case_34_empty_component_is_reseeded(structure, device):
+    x = np.vstack([rows(), rows(20) * 0.1 + 8.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        model = helpers.fit(
+            x, lonely_start(structure), device, empty="reseed", max_iter=50, reg_covar=1e-6
+        )
+    assert_finite(model)
+    assert model.weights_.min() > 0.0
+    assert np.abs(model.means_).max() < 20.0
+
+
+def test_case_34_empty_component_is_an_error(structure, device):
+    with pytest.raises(InputError, match=r"components? \[?1\b"):
+        helpers.fit(rows(), lonely_start(structure), device, empty="error")
+
+
+@pytest.mark.parametrize("init_params", INITS)
+def test_case_35_fewer_distinct_rows_than_components(structure, init_params):
+    x = np.repeat(rows(3, 2), 20, axis=0)
+    with warns(DegenerateDataWarning, r"\b3 distinct"):
+        model = fastgmm.GaussianMixture(
+            5, covariance_type=structure, init_params=init_params, random_state=0
+        ).fit(x)
+    assert_finite(model)
+
+
+def test_case_36_duplicate_initial_means_are_perturbed(structure):
+    x = np.vstack([rows(), rows(seed=1) + 6.0])
+    means = np.zeros((3, 3))
+    means[2] = 6.0
+    with warns(DegenerateDataWarning, r"means_init.*\b1\b"):
+        model = fastgmm.GaussianMixture(
+            3, covariance_type=structure, means_init=means, random_state=0, max_iter=0
+        ).fit(x)
+    gap = np.abs(model.means_[0] - model.means_[1]).max()
+    assert 0.0 < gap < 3.0
+    np.testing.assert_array_equal(model.means_[2], 6.0)
+    np.testing.assert_array_equal(means[:2], 0.0)
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+def test_case_37_one_extreme_outlier(structure, init_params):
+    x = rows(200, 2)
+    x[17] = 1e12
+    with warnings.catch_warnings():
+        # One row alone has no variance, and the rest none beside 1e12: both may be said.
+        warnings.simplefilter("ignore", UserWarning)
+        model = fastgmm.GaussianMixture(
+            2, covariance_type=structure, init_params=init_params, random_state=0
+        ).fit(x)
+    assert_finite(model)
+    assert np.isfinite(model.score(x))
+    assert model.weights_.min() == pytest.approx(1 / 200, rel=1e-6)
+    assert model.means_.max() == pytest.approx(1e12, rel=1e-9)

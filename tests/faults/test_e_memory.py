@@ -1,0 +1,169 @@
+"""Fault cases 47-51: memory layout and size."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+import numpy as np
+import pytest
+from processes import run_python
+
+import fastgmm
+import helpers
+import oracle
+
+READERS = ("score_samples", "predict", "predict_proba", "component_log_prob")
+
+# Peak growth is read from the kernel: it sees what Numba allocates, too.
+PEAK = """
+import resource, sys, warnings
+import numpy as np
+import fastgmm
+warnings.simplefilter("ignore")
+
+def peak():
+    # Kilobytes on Linux, bytes on macOS.
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 2**20 if sys.platform == "darwin" else used / 2**10
+
+def model(structure, k, **params):
+    return fastgmm.GaussianMixture(
+        k, covariance_type=structure, max_iter=1, init_params="random_from_data",
+        random_state=0, **params)
+"""
+
+
+def rows(n=500, d=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def test_case_47_views_equal_their_copies(structure, dtype):
+    base = rows(400, 6).astype(dtype)
+    views = (base[::-1], base[:, ::2], base[50:-50:3, 1:4], np.asfortranarray(base), base.T[:3].T)
+    for view in views:
+        copy = np.ascontiguousarray(view)
+        start = oracle.start_from_labels(copy, copy[:, 0] > 0, structure)
+        a, b = helpers.fit(view, start, "cpu"), helpers.fit(copy, start, "cpu")
+        helpers.assert_same_bits(a, b)
+        for name in READERS:
+            np.testing.assert_array_equal(getattr(a, name)(view), getattr(a, name)(copy))
+
+
+def test_case_47_repeated_row_with_stride_zero(structure, device, dtype):
+    mixture = oracle.random_mixture(np.random.default_rng(0), structure, 3, 4)
+    model = helpers.fitted(mixture, device)
+    view = np.broadcast_to(rows(1).astype(dtype), (700, 4))
+    assert view.strides[0] == 0
+    for name in READERS:
+        np.testing.assert_array_equal(getattr(model, name)(view), getattr(model, name)(view.copy()))
+
+
+@pytest.mark.parametrize("kind", ["writeable", "readonly", "memmap"])
+def test_case_48_input_is_never_modified(structure, device, dtype, kind, tmp_path):
+    x = (rows() + 100.0).astype(dtype)
+    weight = np.random.default_rng(1).uniform(size=len(x))
+    if kind == "readonly":
+        x.flags.writeable = weight.flags.writeable = False
+    elif kind == "memmap":
+        np.save(tmp_path / "x.npy", x)
+        x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = [hashlib.sha256(a.tobytes()).digest() for a in (x, weight)]
+    model = fastgmm.GaussianMixture(
+        3, covariance_type=structure, device=device, random_state=0, max_iter=2
+    ).fit(x, sample_weight=weight)
+    for name in READERS:
+        getattr(model, name)(x)
+    assert [hashlib.sha256(a.tobytes()).digest() for a in (x, weight)] == before
+
+
+def test_case_48_given_starts_may_be_read_only(structure):
+    x, start, _ = helpers.problem(structure, np.float64)
+    for array in (start.weights, start.means, start.covariances):
+        array.flags.writeable = False
+    plain = helpers.fit(x, start, "cpu")
+    precisions = start.precisions()
+    precisions.flags.writeable = False
+    frozen = fastgmm.GaussianMixture(
+        3,
+        covariance_type=structure,
+        weights_init=start.weights,
+        means_init=start.means,
+        precisions_init=precisions,
+        tol=0.0,
+        max_iter=5,
+        reg_covar=0.0,
+    ).fit(x)
+    helpers.assert_same_bits(plain, frozen)
+
+
+def test_case_49_memory_map_is_not_copied(dtype, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400_000, 8), dtype=dtype)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    start = oracle.random_mixture(rng, "diag", 4, 8)
+    # What could copy the file is NumPy's; compilation happens before it is counted.
+    params = {"max_iter": 2, "reg_covar": 1e-6}
+    helpers.fit(x[:30_000], start, "cpu", batch_size=10_000, **params)
+    tracemalloc.start()
+    model = helpers.fit(mapped, start, "cpu", batch_size=10_000, **params)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 0.5 * x.nbytes
+    whole = helpers.fit(x, start, "cpu", **params)
+    helpers.assert_same_mixture(
+        helpers.learnt(model), helpers.learnt(whole), helpers.tolerance(dtype, 1e-11, 1e-5)
+    )
+
+
+@pytest.mark.slow
+def test_case_50_rows_times_components_beyond_32_bits():
+    # 34 million rows and 64 components: N K = 2.2e9, while the rows take 130 MB.
+    n = 34_000_000
+    x = np.zeros((n, 1), dtype=np.float32)
+    x[-1] = 2.0
+    mixture = oracle.Mixture(
+        "spherical", np.full(64, 1 / 64), np.linspace(-1, 1, 64)[:, None], np.ones(64)
+    )
+    labels = helpers.fitted(mixture, "cpu").predict(x)
+    assert labels[-1] == 63
+    assert len(np.unique(labels[:-1])) == 1
+
+
+@pytest.mark.slow
+def test_case_50_rows_times_features_beyond_32_bits():
+    # Rows of stride 0 stand for 8.6 GB that nobody has to hold: N D = 2.15e9.
+    out = run_python(
+        PEAK
+        + """
+row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
+mixture = fastgmm.GaussianMixture.from_parameters(
+    np.ones(1), np.zeros((1, 64)), np.ones(1), covariance_type="spherical")
+one = mixture.score_samples(row)
+before = peak()
+many = mixture.score_samples(np.broadcast_to(row, (2**31 // 64 + 1000, 64)))
+print((many == one).all(), peak() - before < 1500)
+"""
+    )
+    assert out.split() == ["True", "True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical", "tied"])
+def test_case_51_no_rows_by_components_array(structure):
+    pytest.importorskip("resource")
+    # One N-by-K array of float32 would take 305 MB.
+    out = run_python(
+        PEAK
+        + f"""
+rng = np.random.default_rng(0)
+x = rng.standard_normal((400_000, 2), dtype=np.float32)
+model("{structure}", 2).fit(x[:1000]).predict(x[:1000])
+before = peak()
+fitted = model("{structure}", 200).fit(x)
+fitted.score_samples(x), fitted.predict(x), fitted.score(x)
+print(peak() - before)
+"""
+    )
+    assert float(out) < 120.0

@@ -1,0 +1,194 @@
+"""Fault cases 53, 59, 60, 61: the environment, as far as a CPU goes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from processes import run_python
+
+import fastgmm
+import helpers
+import oracle
+from fastgmm.errors import BackendUnavailableError
+
+# The smallest fit that compiles a kernel.
+SMALL_FIT = """
+import numpy as np, warnings
+warnings.simplefilter("ignore")
+import fastgmm
+x = np.random.default_rng(0).standard_normal((300, 2))
+model = fastgmm.GaussianMixture.from_parameters(
+    [0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [1.0, 2.0], covariance_type="spherical")
+print(repr(float(model.score(x))))
+"""
+
+
+def small_score():
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    means = np.array([[0.0, 0.0], [1.0, 1.0]])
+    mixture = oracle.Mixture("spherical", np.array([0.5, 0.5]), means, np.array([1.0, 2.0]))
+    return mixture.score_samples(x).mean()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_case_53_explicit_cuda_is_refused_with_a_reason(device):
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    model = fastgmm.GaussianMixture(2, device=device)
+    with pytest.raises(BackendUnavailableError, match=r"(?i)cuda") as caught:
+        model.fit(x)
+    assert len(str(caught.value)) > 40
+    assert not hasattr(model, "means_")
+
+
+def test_case_53_auto_says_what_ran_and_why():
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    model = fastgmm.GaussianMixture(1, device="auto").fit(x)
+    assert "cpu" in model.backend_
+    assert len(model.backend_) > len("cpu")
+    plain = fastgmm.GaussianMixture(1, device="reference").fit(x)
+    assert "reference" in plain.backend_
+
+
+def test_case_53_import_loads_nothing_optional():
+    out = run_python(
+        """
+        import sys
+        import fastgmm
+        heavy = {"torch", "triton", "matplotlib", "dask"}
+        print(sorted(heavy & set(sys.modules)))
+        """
+    )
+    assert out.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_case_59_no_place_for_a_cache(tmp_path):
+    # A file where the folder should be: even root cannot write below it.
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    out = run_python(
+        SMALL_FIT, NUMBA_CACHE_DIR=blocked / "cache", HOME=None, XDG_CACHE_HOME=blocked / "x"
+    )
+    assert float(out) == pytest.approx(small_score(), rel=1e-12)
+
+
+@pytest.mark.slow
+def test_case_59_two_processes_compile_at_once(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(run_python, SMALL_FIT, NUMBA_CACHE_DIR=tmp_path) for _ in range(2)]
+    for job in jobs:
+        assert float(job.result()) == pytest.approx(small_score(), rel=1e-12)
+    # What they left behind serves a third.
+    assert float(run_python(SMALL_FIT, NUMBA_CACHE_DIR=tmp_path)) == float(jobs[0].result())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_case_60_fork_after_a_parallel_kernel():
+    out = run_python(
+        SMALL_FIT
+        + """
+import multiprocessing, sys
+warnings.simplefilter("ignore")
+
+def child(queue):
+    try:
+        queue.put(float(model.score(np.tile(x, (40, 1)))))
+    except RuntimeError as error:
+        queue.put(f"refused: {error}")
+
+context = multiprocessing.get_context("fork")
+model.score(np.tile(x, (40, 1)))
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+answer = queue.get(timeout=60)
+process.join(60)
+print(process.exitcode, answer)
+"""
+    )
+    exit_code, answer = out.strip().splitlines()[-1].split(" ", 1)
+    assert exit_code == "0"
+    assert answer.startswith("refused") or float(answer) == pytest.approx(small_score(), rel=1e-12)
+
+
+def test_case_60_threads_may_call_at_once():
+    # In a process of its own: where this fails it aborts.
+    out = run_python(
+        SMALL_FIT
+        + """
+from concurrent.futures import ThreadPoolExecutor
+x = np.tile(x, (60, 1))
+one = model.score_samples(x)
+
+def work(seed):
+    same = all((model.score_samples(x) == one).all() for _ in range(5))
+    fit = fastgmm.GaussianMixture(3, covariance_type="spherical", random_state=0, max_iter=3, tol=0)
+    return same, fit.fit(x).means_.tobytes()
+
+with ThreadPoolExecutor(4) as pool:
+    answers = list(pool.map(work, range(8)))
+print(all(a[0] for a in answers), len({a[1] for a in answers}))
+"""
+    )
+    assert out.strip().splitlines()[-1] == "True 1"
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_case_60_thread_count_is_honoured(threads):
+    out = run_python(
+        SMALL_FIT + "import numba\nprint(numba.get_num_threads())", NUMBA_NUM_THREADS=threads
+    )
+    score, count = out.split()
+    assert float(score) == pytest.approx(small_score(), rel=1e-12)
+    assert count == threads
+
+
+def test_case_60_thread_setting_of_the_caller_is_left_alone():
+    import numba
+
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        x = np.random.default_rng(0).standard_normal((5000, 2))
+        fastgmm.GaussianMixture(2, random_state=0).fit(x).predict(x)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
+
+
+def dispatchers():
+    cpu = importlib.import_module("fastgmm_kernels.cpu")
+    for info in pkgutil.walk_packages(cpu.__path__, "fastgmm_kernels.cpu."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            # A driver keeps one dispatcher per signature that it has compiled.
+            compiled = getattr(value, "_compiled", None)
+            for part in compiled.values() if isinstance(compiled, dict) else [value]:
+                options = getattr(part, "targetoptions", None)
+                if options is not None:
+                    yield f"{info.name}.{name}", options
+
+
+def test_case_61_no_fast_mathematics_that_deletes_nan_and_infinity():
+    found = dict(dispatchers())
+    assert len(found) > 5
+    for name, options in found.items():
+        flags = options.get("fastmath", False)
+        assert flags is not True, name
+        assert not {"fast", "nnan", "ninf"} & set(flags or ()), name
+
+
+def test_case_61_infinities_survive_the_kernels(structure, dtype):
+    mixture = oracle.random_mixture(np.random.default_rng(0), structure, 3, 2)
+    weights = np.array([1.0, 0.0, 0.0])
+    alone = oracle.Mixture(structure, weights, mixture.means, mixture.covariances)
+    x = mixture.sample(np.random.default_rng(1), 300)[0].astype(dtype)
+    model = helpers.fitted(alone, "cpu")
+    assert np.isneginf(model.predict_log_proba(x)[:, 1:]).all()
+    np.testing.assert_array_equal(model.predict(x), 0)
+    assert np.isfinite(model.score_samples(x)).all()

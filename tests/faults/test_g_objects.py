@@ -1,0 +1,141 @@
+"""Fault cases 69 and 70 on a CPU: copies, pickles, interpreters and locales."""
+
+from __future__ import annotations
+
+import copy
+import locale
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from processes import run_python
+from sklearn.base import clone
+
+import fastgmm
+import helpers
+import oracle
+
+
+def through_pickle(model, tmp_path):
+    return pickle.loads(pickle.dumps(model))
+
+
+def through_cloudpickle(model, tmp_path):
+    cloudpickle = pytest.importorskip("cloudpickle")
+    return cloudpickle.loads(cloudpickle.dumps(model))
+
+
+def through_joblib(model, tmp_path):
+    joblib.dump(model, tmp_path / "model.joblib")
+    return joblib.load(tmp_path / "model.joblib", mmap_mode="r")
+
+
+def through_deepcopy(model, tmp_path):
+    return copy.deepcopy(model)
+
+
+COPIES = (through_pickle, through_cloudpickle, through_joblib, through_deepcopy)
+
+
+@pytest.mark.parametrize("duplicate", COPIES, ids=lambda f: f.__name__)
+def test_case_69_fitted_models_survive(structure, dtype, duplicate, tmp_path):
+    x, _, _ = helpers.problem(structure, dtype)
+    model = fastgmm.GaussianMixture(
+        3, covariance_type=structure, random_state=0, warm_start=True, max_iter=3, tol=0
+    ).fit(x)
+    twin = duplicate(model, tmp_path)
+    helpers.assert_same_bits(twin, model)
+    assert twin.get_params() == model.get_params()
+    assert twin.n_features_in_ == 3
+    for name in ("score_samples", "predict", "predict_proba"):
+        np.testing.assert_array_equal(getattr(twin, name)(x), getattr(model, name)(x))
+    np.testing.assert_array_equal(twin.sample(10)[0], model.sample(10)[0])
+    # And they go on from where they were.
+    helpers.assert_same_bits(twin.fit(x), model.fit(x))
+
+
+@pytest.mark.parametrize("duplicate", COPIES, ids=lambda f: f.__name__)
+def test_case_69_unfitted_models_survive(duplicate, tmp_path):
+    model = fastgmm.GaussianMixture(4, covariance_type="tied_diag", means_init=np.zeros((4, 2)))
+    twin = duplicate(model, tmp_path)
+    assert twin.n_components == 4
+    assert twin.covariance_type == "tied_diag"
+    np.testing.assert_array_equal(twin.means_init, 0.0)
+    assert not hasattr(twin, "means_")
+
+
+def test_case_69_clone_forgets_the_fit():
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
+    fresh = clone(model)
+    assert fresh.get_params() == model.get_params()
+    assert not hasattr(fresh, "means_")
+
+
+def test_case_69_an_older_versions_pickle_warns():
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pickle.loads(pickle.dumps(model))
+    kept = model.__getstate__()
+    versions = [key for key in kept if "version" in key]
+    assert versions
+    kept.update(dict.fromkeys(versions, "0.0.1"))
+    old = fastgmm.GaussianMixture.__new__(fastgmm.GaussianMixture)
+    with pytest.warns(UserWarning, match=r"0\.0\.1"):
+        old.__setstate__(kept)
+    np.testing.assert_array_equal(old.predict(x), model.predict(x))
+
+
+def test_case_70_checks_do_not_vanish_with_asserts():
+    out = run_python(
+        """
+        import numpy as np, warnings
+        warnings.simplefilter("ignore")
+        import fastgmm
+        assert False, "asserts are off"
+        x = np.random.default_rng(0).standard_normal((50, 2))
+        model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
+        bad = x.copy(); bad[3, 1] = np.nan
+        refusals = 0
+        for action in (
+            lambda: model.predict(x[:, :1]),
+            lambda: model.score_samples(bad),
+            lambda: fastgmm.GaussianMixture(0).fit(x),
+            lambda: fastgmm.GaussianMixture(2, weights_init=[0.5, 0.6]).fit(x),
+            lambda: fastgmm.GaussianMixture(2).fit(x, sample_weight=-np.ones(50)),
+            lambda: fastgmm.GaussianMixture(2).fit(x[:1]),
+        ):
+            try:
+                action()
+            except ValueError:
+                refusals += 1
+        print(refusals)
+        """,
+        "-OO",
+    )
+    assert out.split() == ["6"]
+
+
+def test_case_70_locale_does_not_matter(tmp_path):
+    before = locale.setlocale(locale.LC_NUMERIC)
+    names = ("de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "German_Germany.1252")
+    try:
+        for name in names:
+            try:
+                locale.setlocale(locale.LC_NUMERIC, name)
+                break
+            except locale.Error:
+                continue
+        else:
+            pytest.skip("no locale with a decimal comma is installed")
+        mixture = oracle.random_mixture(np.random.default_rng(0), "full", 2, 2)
+        model = helpers.fitted(mixture, "cpu")
+        model.save(tmp_path / "model.safetensors")
+        again = fastgmm.load(tmp_path / "model.safetensors")
+        helpers.assert_close(again.means_, mixture.means, 1e-15)
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)

@@ -1,0 +1,96 @@
+"""Problems, fits and comparisons that the tests of the library share."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+import fastgmm
+import oracle
+
+PARAMETERS = ("weights_", "means_", "covariances_")
+
+
+def tolerance(dtype, double, single):
+    return single if np.dtype(dtype) == np.float32 else double
+
+
+def generator(structure, salt=0):
+    return np.random.default_rng([oracle.STRUCTURES.index(structure), salt])
+
+
+def problem(structure, dtype, *, n=240, k=3, d=3, separation=1.5, salt=0):
+    """Rows from a mixture with overlap, and a start that is not their truth."""
+    rng = generator(structure, salt)
+    truth = oracle.random_mixture(rng, structure, k, d, separation=separation)
+    x, _ = truth.sample(rng, n)
+    x = x.astype(dtype)
+    resp = 0.8 * truth.responsibilities(x) + 0.2 / k
+    return x, oracle.m_step(x, resp, structure), rng
+
+
+def estimator(start, device, **params):
+    """An unfitted estimator that begins at ``start``."""
+    return fastgmm.GaussianMixture(
+        start.n_components,
+        covariance_type=start.structure,
+        weights_init=start.weights,
+        means_init=start.means,
+        precisions_init=start.precisions(),
+        device=device,
+        **{"tol": 0.0, "max_iter": 5, "reg_covar": 0.0, **params},
+    )
+
+
+def fit(x, start, device, sample_weight=None, **params):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator(start, device, **params).fit(x, sample_weight=sample_weight)
+
+
+def fitted(mixture, device, **params):
+    """An estimator that has the oracle's parameters without a fit."""
+    return fastgmm.GaussianMixture.from_parameters(
+        mixture.weights,
+        mixture.means,
+        mixture.covariances,
+        covariance_type=mixture.structure,
+        device=device,
+        **params,
+    )
+
+
+def learnt(model):
+    """The fitted parameters as an oracle mixture."""
+    return oracle.Mixture(
+        model.covariance_type,
+        np.asarray(model.weights_, dtype=np.float64),
+        np.asarray(model.means_, dtype=np.float64),
+        np.asarray(model.covariances_, dtype=np.float64),
+    )
+
+
+def learnt_responsibilities(start, x, n_iter, reg_covar):
+    """Responsibilities of the E-step that follows ``n_iter`` iterations."""
+    return oracle.em(x, start, max_iter=n_iter, reg_covar=reg_covar).mixture.responsibilities(x)
+
+
+def assert_close(got, expected, rtol, what=""):
+    """Relative to the largest entry: parameters near zero have no digits of their own."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == expected.shape, (what, got.shape, expected.shape)
+    scale = np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(got, expected, rtol=0.0, atol=rtol * scale, err_msg=what)
+
+
+def assert_same_mixture(got, expected, rtol):
+    for name in ("weights", "means", "covariances"):
+        assert_close(getattr(got, name), getattr(expected, name), rtol, name)
+
+
+def assert_same_bits(a, b):
+    for name in PARAMETERS:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    np.testing.assert_array_equal(a.lower_bounds_, b.lower_bounds_, err_msg="lower bounds")

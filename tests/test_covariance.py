@@ -1,0 +1,117 @@
+"""The covariance structures one by one against the oracle, and their registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import helpers
+import oracle
+from fastgmm import covariance
+from fastgmm.errors import InputError
+from fastgmm.statistics import SufficientStatistics
+
+
+def case(structure, k=3, d=4):
+    rng = np.random.default_rng(6)
+    mixture = oracle.random_mixture(rng, structure, k, d)
+    return rng, mixture, covariance.get(structure)
+
+
+def test_shapes_and_counts(structure):
+    for k, d in ((1, 1), (3, 4), (7, 2)):
+        own = covariance.get(structure)
+        assert own.name == structure
+        assert own.tied == oracle.is_tied(structure)
+        assert own.shape(k, d) == oracle.covariance_shape(structure, k, d)
+        total = k - 1 + k * d + own.n_parameters(k, d)
+        assert total == oracle.n_parameters(structure, k, d)
+
+
+def test_factors_go_both_ways(structure):
+    _, mixture, own = case(structure)
+    factor = own.precisions_cholesky(mixture.covariances)
+    helpers.assert_close(factor, mixture.precisions_cholesky(), 1e-12)
+    helpers.assert_close(own.covariances(factor), mixture.covariances, 1e-12)
+    helpers.assert_close(own.precisions(factor), mixture.precisions(), 1e-11)
+    other = own.factor_precisions(mixture.precisions())
+    helpers.assert_close(own.precisions(other), mixture.precisions(), 1e-11)
+    if structure in ("full", "tied"):
+        np.testing.assert_array_equal(np.tril(factor, -1), 0.0)
+        np.testing.assert_array_equal(np.tril(other, -1), 0.0)
+
+
+def test_log_determinants(structure):
+    _, mixture, own = case(structure)
+    got = own.log_determinants(mixture.precisions_cholesky(), 4)
+    expected = -0.5 * np.linalg.slogdet(mixture.dense())[1]
+    np.testing.assert_allclose(np.broadcast_to(got, (3,)), expected, rtol=1e-11)
+
+
+def test_one_covariance_as_a_matrix(structure):
+    _, mixture, own = case(structure)
+    for k, matrix in enumerate(mixture.dense()):
+        np.testing.assert_array_equal(own.covariance_matrix(mixture.covariances, k, 4), matrix)
+
+
+def test_m_step(structure):
+    rng, mixture, own = case(structure)
+    x = mixture.sample(rng, 80)[0]
+    resp = rng.dirichlet(np.ones(3), size=80)
+    about = mixture.means
+    difference = x[:, None] - about
+    second = np.einsum("nk,nki,nkj->kij", resp, difference, difference)
+    if own.moments == "diag":
+        second = np.einsum("kii->ki", second)
+    elif own.moments == "none":
+        second = np.empty(0)
+    statistics = SufficientStatistics(
+        resp.sum(0), np.einsum("nk,nkd->kd", resp, difference), second, about, 0.0, 80.0, 80
+    )
+    expected = oracle.m_step(x, resp, structure, reg_covar=1e-2)
+    centre = expected.weights @ expected.means
+    scatter = (x - centre).T @ (x - centre) / len(x)
+    if own.tied and own.family != "full":
+        scatter = np.diag(scatter)
+    got = own.maximise(statistics, scatter if own.tied else None, 1e-2)
+    helpers.assert_close(got, expected.covariances, 1e-12)
+    helpers.assert_close(statistics.means(), expected.means, 1e-12)
+    helpers.assert_close(statistics.weights(), expected.weights, 1e-13)
+
+
+def test_not_positive_definite_is_refused(structure):
+    _, mixture, own = case(structure)
+    with pytest.raises(np.linalg.LinAlgError):
+        own.precisions_cholesky(np.asarray(-mixture.covariances))
+
+
+def test_noise_gets_the_covariance(structure):
+    rng, mixture, own = case(structure)
+    noise = rng.standard_normal((20_000, 4))
+    for k, matrix in enumerate(mixture.dense()):
+        rows = own.colour(mixture.covariances, k, noise)
+        np.testing.assert_allclose(np.cov(rows.T), matrix, atol=0.05 * matrix.max())
+
+
+def test_registry_lists_and_refuses():
+    assert covariance.names()[:6] == oracle.STRUCTURES
+    with pytest.raises(InputError, match=r"full.*tied_spherical.*quux"):
+        covariance.get("quux")
+
+
+def test_users_can_register_their_own(monkeypatch):
+    from fastgmm.covariance import base
+
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+
+    class Isotropic(covariance.Spherical):
+        name = "isotropic"
+
+    covariance.register(Isotropic())
+    assert "isotropic" in covariance.names()
+    import fastgmm
+
+    x = np.random.default_rng(0).standard_normal((100, 3))
+    own = fastgmm.GaussianMixture(2, covariance_type="isotropic", random_state=0).fit(x)
+    same = fastgmm.GaussianMixture(2, covariance_type="spherical", random_state=0).fit(x)
+    helpers.assert_same_bits(own, same)

@@ -1,0 +1,106 @@
+"""The EM loop without the estimator: ``fastgmm.em.fit`` on any source of chunks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import helpers
+import oracle
+from fastgmm import covariance, em
+from fastgmm.backends import choose
+from fastgmm.errors import InputError
+from fastgmm.model import MixtureModel
+from fastgmm.sources import Chunk, Source
+from fastgmm.sources.arrays import ArraySource
+
+
+def model_of(mixture):
+    return MixtureModel.from_covariances(
+        mixture.weights, mixture.means, mixture.covariances, covariance.get(mixture.structure)
+    )
+
+
+class Ragged(Source):
+    """Chunks of unequal length, one of them empty of weight."""
+
+    def __init__(self, x, weight=None, edges=(0, 1, 8, 100)):
+        self.x, self.weight = x, weight
+        self.edges = [*edges, len(x)]
+        self.n_rows, self.n_features = x.shape
+        self.dtype = x.dtype
+
+    def __iter__(self):
+        for a, b in zip(self.edges[:-1], self.edges[1:], strict=True):
+            yield Chunk(self.x[a:b], None if self.weight is None else self.weight[a:b], a)
+
+    def take(self, rows):
+        return self.x[rows].astype(np.float64)
+
+
+def test_fit_is_the_oracles(structure, dtype):
+    x, start, _ = helpers.problem(structure, dtype)
+    result = em.fit(ArraySource(x), model_of(start), tol=0.0, max_iter=4, reg_covar=1e-3)
+    expected = oracle.em(x, start, max_iter=4, reg_covar=1e-3)
+    rtol = helpers.tolerance(dtype, 1e-10, 2e-5)
+    helpers.assert_close(result.model.means, expected.mixture.means, rtol)
+    helpers.assert_close(result.model.covariances, expected.mixture.covariances, rtol)
+    helpers.assert_close(result.lower_bounds, expected.lower_bounds, rtol)
+    assert result.n_iter == 4
+    assert not result.converged
+    assert result.lower_bound == result.lower_bounds[-1]
+    resp = helpers.learnt_responsibilities(start, x, 3, 1e-3)
+    helpers.assert_close(result.counts, resp.sum(axis=0), rtol)
+
+
+def test_any_source_of_chunks_gives_the_same(structure, device):
+    x, start, rng = helpers.problem(structure, np.float64)
+    weight = rng.uniform(size=len(x))
+    weight /= weight.mean()
+    backend, _ = choose(device)
+    settings = {"tol": 0.0, "max_iter": 3, "reg_covar": 0.0, "backend": backend}
+    whole = em.fit(ArraySource(x, weight), model_of(start), **settings)
+    ragged = em.fit(Ragged(x, weight), model_of(start), **settings)
+    helpers.assert_close(ragged.model.means, whole.model.means, 1e-11)
+    helpers.assert_close(ragged.model.covariances, whole.model.covariances, 1e-11)
+    helpers.assert_close(ragged.lower_bounds, whole.lower_bounds, 1e-12)
+
+
+def test_results_cannot_be_changed_by_hand():
+    x, start, _ = helpers.problem("full", np.float64)
+    result = em.fit(ArraySource(x), model_of(start), max_iter=1)
+    with pytest.raises(AttributeError):
+        result.model.weights = np.ones(3)
+
+
+def test_converged_on_the_last_iteration_counts():
+    x, start, _ = helpers.problem("diag", np.float64)
+    long = em.fit(ArraySource(x), model_of(start), tol=1e-3, max_iter=200)
+    assert long.converged
+    again = em.fit(ArraySource(x), model_of(start), tol=1e-3, max_iter=long.n_iter)
+    assert again.converged
+    assert not em.fit(ArraySource(x), model_of(start), tol=1e-3, max_iter=long.n_iter - 1).converged
+
+
+def test_a_far_start_loses_no_digits(structure, device):
+    # The means move by a thousand standard deviations in the first iteration.
+    x, _, _ = helpers.problem(structure, np.float64)
+    k, d = 1, 3
+    far = oracle.Mixture(
+        structure,
+        np.ones(1),
+        np.full((k, d), 1e5),
+        oracle.pack(structure, np.eye(d)[None], np.ones(1)),
+    )
+    backend, _ = choose(device)
+    result = em.fit(ArraySource(x), model_of(far), max_iter=1, reg_covar=0.0, backend=backend)
+    expected = oracle.m_step(x, np.ones((len(x), 1)), structure)
+    helpers.assert_close(result.model.means, expected.means, 1e-9)
+    helpers.assert_close(result.model.covariances, expected.covariances, 1e-6)
+
+
+def test_source_checks_its_weights():
+    x = np.zeros((4, 2))
+    for weight in ([1, 1, 1], [1, 1, 1, -1], [0, 0, 0, 0], [1, np.nan, 1, 1]):
+        with pytest.raises(InputError):
+            ArraySource(x, weight)

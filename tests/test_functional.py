@@ -1,0 +1,93 @@
+"""``fastgmm.functional``: the passes as plain functions on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import helpers
+import oracle
+from fastgmm import functional
+
+
+def case(structure, dtype, n=150):
+    rng = np.random.default_rng(2)
+    mixture = oracle.random_mixture(rng, structure, 4, 3, separation=1.5)
+    x = mixture.sample(rng, n)[0].astype(dtype)
+    return rng, mixture, x, (mixture.means, mixture.precisions_cholesky(), structure)
+
+
+def test_log_prob(structure, dtype):
+    _, mixture, x, (means, factor, name) = case(structure, dtype)
+    got = functional.log_prob(x, means, factor, name)
+    assert got.shape == (150, 4)
+    rtol = helpers.tolerance(dtype, 1e-12, 1e-5)
+    helpers.assert_close(got, mixture.component_log_prob(x), rtol)
+
+
+def test_readers(structure, dtype):
+    _, mixture, x, (means, factor, name) = case(structure, dtype)
+    rest = (mixture.weights, means, factor, name)
+    rtol = helpers.tolerance(dtype, 1e-12, 1e-5)
+    helpers.assert_close(functional.score_samples(x, *rest), mixture.score_samples(x), rtol)
+    resp = functional.responsibilities(x, *rest)
+    helpers.assert_close(resp, mixture.responsibilities(x), 10 * rtol)
+    np.testing.assert_array_equal(functional.predict(x, *rest), resp.argmax(axis=1))
+
+
+def test_sufficient_statistics_are_additive(structure, dtype):
+    rng, mixture, x, (means, factor, name) = case(structure, dtype)
+    weight = rng.uniform(size=len(x))
+    rest = (mixture.weights, means, factor, name)
+    whole = functional.sufficient_statistics(x, *rest, weight)
+    parts = [
+        functional.sufficient_statistics(x[part], *rest, weight[part])
+        for part in (slice(0, 40), slice(40, 41), slice(41, None))
+    ]
+    total = parts[0] + parts[1] + parts[2]
+    rtol = helpers.tolerance(dtype, 1e-12, 1e-6)
+    for field in ("counts", "first", "second", "log_likelihood", "weight"):
+        helpers.assert_close(getattr(total, field), getattr(whole, field), rtol, field)
+    assert total.n_rows == whole.n_rows == 150
+    resp = mixture.responsibilities(x) * weight[:, None]
+    rtol = helpers.tolerance(dtype, 1e-11, 2e-5)
+    helpers.assert_close(whole.counts, resp.sum(axis=0), rtol)
+    expected = float(weight @ mixture.score_samples(x))
+    assert float(whole.log_likelihood) == pytest.approx(expected, rel=rtol)
+    assert float(whole.weight) == pytest.approx(weight.sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"x": np.zeros((5, 2))}, r"\(N, 3\).*\(5, 2\)"),
+        ({"x": np.zeros(3)}, r"\(N, 3\).*\(3,\)"),
+        ({"weights": np.ones(3) / 3}, "weights"),
+        ({"covariance_type": "quux"}, "full"),
+    ],
+)
+def test_bad_arguments_are_named(change, match):
+    _, mixture, x, (means, factor, name) = case("full", np.float64)
+    arguments = {
+        "x": x,
+        "weights": mixture.weights,
+        "means": means,
+        "precisions_cholesky": factor,
+        "covariance_type": name,
+        **change,
+    }
+    with pytest.raises(ValueError, match=match):
+        functional.score_samples(**arguments)
+
+
+def test_same_input_same_bits_wherever_memory_lies(structure, dtype):
+    x, start, rng = helpers.problem(structure, dtype, n=9001, k=5, d=4)
+    parameters = (start.weights, start.means, start.precisions_cholesky(), structure)
+    weight = rng.uniform(0.5, 1.5, size=len(x))
+    # Scratch memory lands elsewhere each time: no sum may depend on its address.
+    held, seen = [], set()
+    for _ in range(200):
+        held = [*held[-20:], np.empty(rng.integers(1, 5000))]
+        one = functional.sufficient_statistics(x, *parameters, weight)
+        seen.add(one.to_buffer().tobytes())
+    assert len(seen) == 1
