@@ -13,7 +13,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TOP = {"selection", "io", "plot", "cli", "nn", "distributions"}
 # What the command line is made of stands as high as it does.
-UPPER = TOP | {"__main__", "cli_arguments", "demo", "demo_picture", "environment", "results", "tables"}
+UPPER = TOP | {
+    "__main__",
+    "cli_arguments",
+    "demo",
+    "demo_picture",
+    "environment",
+    "results",
+    "tables",
+}
 HEAVY = ["torch", "triton", "matplotlib", "dask", "pandas", "polars", "pyarrow"]
 # Who may reach up all the same, inside functions only.
 LAZY = {"fastgmm": TOP, "fastgmm.convert": {"io"}}

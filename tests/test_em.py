@@ -104,3 +104,17 @@ def test_source_checks_its_weights():
     for weight in ([1, 1, 1], [1, 1, 1, -1], [0, 0, 0, 0], [1, np.nan, 1, 1]):
         with pytest.raises(InputError):
             ArraySource(x, weight)
+
+
+def test_same_bits_wherever_memory_lies(structure, dtype):
+    x, start, rng = helpers.problem(structure, dtype, n=9001, k=5, d=4)
+    weight = rng.uniform(0.5, 1.5, size=len(x))
+    backend, _ = choose("cpu")
+    prepared = backend.prepare(model_of(start), x.dtype)
+    # Rows, weights and scratch memory lie elsewhere each time: no sum may depend on where.
+    held, seen = [], set()
+    for _ in range(300):
+        x, weight = x.copy(), weight.copy()
+        held = [*held[-8:], x, weight, np.empty(rng.integers(1, 5000))]
+        seen.add(backend.accumulate(prepared, x, weight).to_buffer().tobytes())
+    assert len(seen) == 1

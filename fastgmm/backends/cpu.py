@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.parameters import Parameters, pack, pad, padded
-from fastgmm.backends.threads import parallel
+from fastgmm.backends.threads import threads
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
@@ -31,14 +31,14 @@ def _tile(n_features: int, n_components: int, itemsize: int) -> int:
     rows = min(
         _TILE_BYTES // (padded(n_features) * itemsize), 1024 * 1024 // (n_components * itemsize)
     )
-    return int(np.clip(rows // 64 * 64, 64, 512 if itemsize == 4 else 256))
+    return max(min(rows // 64 * 64, 2048 // itemsize), 64)
 
 
 def _chunk(tile: int, n_components: int, itemsize: int) -> int:
     """Rows per chunk, a multiple of the tile."""
     row = n_components * (itemsize + 2)
-    rows = np.clip(16 * n_components, _CHUNK_BYTES[0] // row, _CHUNK_BYTES[1] // row)
-    return max(min(int(rows), 65536) // tile, 2) * tile
+    rows = min(max(16 * n_components, _CHUNK_BYTES[0] // row), _CHUNK_BYTES[1] // row, 65536)
+    return max(rows // tile, 2) * tile
 
 
 def _dense_share(model: MixtureModel) -> float:
@@ -89,7 +89,7 @@ class CPUBackend(Backend):
             *prepared.kernel_arguments(),
             self._tile_for(prepared, x),
             out,
-            parallel=parallel(self._flops(prepared, x)),
+            threads=threads(self._flops(prepared, x)),
         )
         return out
 
@@ -102,7 +102,7 @@ class CPUBackend(Backend):
             self._tile_for(prepared, x),
             best,
             labels,
-            parallel=parallel(self._flops(prepared, x)),
+            threads=threads(self._flops(prepared, x)),
         )
         lost = np.isneginf(best)
         if lost.any():
@@ -120,7 +120,7 @@ class CPUBackend(Backend):
             mode,
             norm,
             out,
-            parallel=parallel(self._flops(prepared, x)),
+            threads=threads(self._flops(prepared, x)),
         )
         return out, norm
 
@@ -167,7 +167,7 @@ class CPUBackend(Backend):
             first,
             second,
             log_likelihood,
-            parallel=parallel(2 * self._flops(prepared, x)),
+            threads=threads(2 * self._flops(prepared, x)),
         )
         counts, sums, squares = _collect(count, first, second, n_features, model.structure)
         if model.structure.tied:
@@ -207,7 +207,7 @@ class CPUBackend(Backend):
             count,
             first,
             second,
-            parallel=parallel(float(n_rows) * n_features**2),
+            threads=threads(float(n_rows) * n_features**2),
         )
         counts, sums, squares = _collect(count, first, second, n_features, structure)
         total = float(n_rows) if weight is None else float(weight.sum())
@@ -219,7 +219,7 @@ class CPUBackend(Backend):
         origin = x[0].astype(np.float64)
         sums = np.zeros((2, n_blocks, n_features))
         extremes = np.empty((2, n_blocks, n_features))
-        kernels.summarise(_rows(x), origin, sums, extremes, parallel=parallel(4.0 * x.size))
+        kernels.summarise(_rows(x), origin, sums, extremes, threads=threads(4.0 * x.size))
         with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the range
             shift, square = sums.sum(axis=1) / n_rows
             variance = np.maximum(square - shift**2, 0.0)
@@ -248,7 +248,7 @@ class CPUBackend(Backend):
             count,
             sums,
             inertia,
-            parallel=parallel(float(n_rows) * n_components * (2 * n_features + 4)),
+            threads=threads(float(n_rows) * n_components * (2 * n_features + 4)),
         )
         counts = count.sum(axis=0)
         totals = sums.sum(axis=0)[:, :n_features] + counts[:, None] * centre
@@ -260,8 +260,9 @@ class CPUBackend(Backend):
         centre = point.astype(x.dtype)
         tile = _tile(x.shape[1], 1, x.itemsize)
         origin = pad(point[None] - centre, (1,), x.dtype)
-        threads = parallel(4.0 * x.size)
-        kernels.update_closest(_rows(x), centre, origin, tile, closest, parallel=threads)
+        kernels.update_closest(
+            _rows(x), centre, origin, tile, closest, threads=threads(4.0 * x.size)
+        )
         return closest
 
     def potentials(
@@ -278,7 +279,7 @@ class CPUBackend(Backend):
             tile,
             closest,
             potential,
-            parallel=parallel(4.0 * x.size * candidates.shape[0]),
+            threads=threads(4.0 * x.size * candidates.shape[0]),
         )
         return potential
 

@@ -1,8 +1,13 @@
-"""When a pass runs on threads."""
+"""On how many threads a pass runs."""
 
 from __future__ import annotations
 
 import os
+from functools import cache
+from typing import Any
+
+import joblib
+from threadpoolctl import ThreadpoolController
 
 # Below this many floating-point operations the start of the threads costs more than they gain.
 PARALLEL_FLOPS = 4_000_000
@@ -27,9 +32,24 @@ class _Process:
 _process = _Process()
 
 
-def parallel(flops: float) -> bool:
-    """Whether a pass of so many operations runs on threads."""
+@cache
+def _available() -> int:
+    """CPUs that this process may use, by affinity and by its control group."""
+    return int(joblib.cpu_count())
+
+
+@cache
+def _openmp() -> list[Any]:
+    """The OpenMP libraries in this process, whose limits threadpoolctl sets."""
+    return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
+
+
+def threads(flops: float) -> int:
+    """Number of threads for a pass of so many operations; 0 keeps it on the calling thread.
+
+    Numba's own limits (``NUMBA_NUM_THREADS``, ``numba.set_num_threads``) hold besides.
+    """
     if flops < PARALLEL_FLOPS or _process.forked:
-        return False
+        return 0
     _process.used = True
-    return True
+    return max(min([_available(), *(library.num_threads for library in _openmp())]), 1)

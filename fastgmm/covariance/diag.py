@@ -12,14 +12,25 @@ if TYPE_CHECKING:
     from fastgmm.statistics import SufficientStatistics
 
 
-def reciprocal_deviation(variances: Array) -> Array:
-    """1 / sqrt(variance), or LinAlgError where one is not positive."""
-    if not np.all(variances > 0):
-        raise np.linalg.LinAlgError("a variance is not positive")
-    return 1.0 / np.sqrt(variances)
+class Variances(CovarianceStructure):
+    """What structures without covariances between features have in common."""
+
+    def precisions_cholesky(self, covariances: Array) -> Array:
+        if not np.all(covariances > 0):
+            raise np.linalg.LinAlgError("a variance is not positive")
+        return 1.0 / np.sqrt(covariances)
+
+    def factor_precisions(self, precisions: Array) -> Array:
+        return np.sqrt(precisions)
+
+    def precisions(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**2
+
+    def covariances(self, precisions_cholesky: Array) -> Array:
+        return precisions_cholesky**-2.0
 
 
-class Diag(CovarianceStructure):
+class Diag(Variances):
     """sigma_kd^2 = s_kd / n_k - d_kd^2: moments about the current means, d_k their change."""
 
     name = "diag"
@@ -36,18 +47,6 @@ class Diag(CovarianceStructure):
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
         return statistics.mean_second() - statistics.shift() ** 2 + reg_covar
-
-    def precisions_cholesky(self, covariances: Array) -> Array:
-        return reciprocal_deviation(covariances)
-
-    def factor_precisions(self, precisions: Array) -> Array:
-        return np.sqrt(precisions)
-
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**2
-
-    def covariances(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**-2.0
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return np.log(precisions_cholesky).sum(axis=1)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgmm.covariance.base import Array, CovarianceStructure
-from fastgmm.covariance.diag import reciprocal_deviation
+from fastgmm.covariance.base import Array
+from fastgmm.covariance.diag import Variances
 
 if TYPE_CHECKING:
     from fastgmm.statistics import SufficientStatistics
 
 
-class Spherical(CovarianceStructure):
+class Spherical(Variances):
     """sigma_k^2 is the mean over features of the variances of the diagonal structure."""
 
     name = "spherical"
@@ -30,18 +30,6 @@ class Spherical(CovarianceStructure):
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
         return (statistics.mean_second() - statistics.shift() ** 2).mean(axis=1) + reg_covar
-
-    def precisions_cholesky(self, covariances: Array) -> Array:
-        return reciprocal_deviation(covariances)
-
-    def factor_precisions(self, precisions: Array) -> Array:
-        return np.sqrt(precisions)
-
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**2
-
-    def covariances(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**-2.0
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return n_features * np.log(precisions_cholesky)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastgmm.covariance.base import Array, CovarianceStructure, Family
-from fastgmm.covariance.diag import reciprocal_deviation
+from fastgmm.covariance.diag import Variances
 from fastgmm.covariance.full import (
     factor_precision,
     inverse_factor,
@@ -84,7 +84,7 @@ class Tied(CovarianceStructure):
         return covariances
 
 
-class TiedDiag(CovarianceStructure):
+class TiedDiag(Variances):
     """One variance per feature, shared by all components."""
 
     name = "tied_diag"
@@ -106,18 +106,6 @@ class TiedDiag(CovarianceStructure):
             return within - statistics.weights() @ statistics.shift() ** 2 + reg_covar
         shares, offsets = statistics.offsets()
         return _required(scatter) - shares @ offsets**2 + reg_covar
-
-    def precisions_cholesky(self, covariances: Array) -> Array:
-        return reciprocal_deviation(covariances)
-
-    def factor_precisions(self, precisions: Array) -> Array:
-        return np.sqrt(precisions)
-
-    def precisions(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**2
-
-    def covariances(self, precisions_cholesky: Array) -> Array:
-        return precisions_cholesky**-2.0
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return np.log(precisions_cholesky).sum()

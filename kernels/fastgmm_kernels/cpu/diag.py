@@ -6,7 +6,7 @@ from .jit import kernel
 
 
 @kernel
-def log_prob_diag(z, means, factors, constants, first, last, y, out, n):
+def log_prob_diag(z, means, factors, constants, first, last, out, n):
     """out[k - first, t] = log(w_k p_k(row t)) for the components first <= k < last."""
     for k in range(first, last):
         mean, factor, row = means[k], factors[k], out[k - first]

@@ -61,6 +61,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compile(function)
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a helper into each of its callers: its results stay in their registers."""
+    return numba.njit(inline="always", **OPTIONS)(function)
+
+
 class Driver:
     """A pass over rows, compiled per dtype on first use.
 
@@ -68,8 +73,8 @@ class Driver:
     compilation serves every layout. All other arrays are C-contiguous and writable. What remains
     are the dtypes and dimensions of the arrays: one compilation each.
 
-    Called with ``parallel=True`` the pass runs on Numba's threads, otherwise on the calling thread.
-    The work is cut into the same blocks either way.
+    Called with ``threads=n`` the pass runs on at most n of Numba's threads, with 0 on the calling
+    one. The work is cut into the same blocks either way.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -101,12 +106,19 @@ class Driver:
             self._compiled[key] = compiled
         return compiled
 
-    def __call__(self, *args: Any, parallel: bool) -> Any:
-        compiled = self._get(parallel, args)
-        if not parallel:
+    def __call__(self, *args: Any, threads: int) -> Any:
+        compiled = self._get(threads > 0, args)
+        if not threads:
             return compiled(*args)
         with _launch:
-            return compiled(*args)
+            allowed = numba.get_num_threads()
+            if threads >= allowed:
+                return compiled(*args)
+            numba.set_num_threads(threads)
+            try:
+                return compiled(*args)
+            finally:
+                numba.set_num_threads(allowed)
 
 
 driver = Driver

@@ -43,7 +43,7 @@ def kmeans_step(x, weight, centre, centroids, tile, labels, count, sums, inertia
             label[:] = 0
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                log_prob_spherical(z, centroids, one, zero, k, last, none, lp, n)
+                log_prob_spherical(z, centroids, one, zero, k, last, lp, n)
                 fold_best(lp, k, last - k, n, best, label)
             for t in range(n):
                 k = label[t]

@@ -49,7 +49,6 @@ def score_samples(x, centre, whiten, means, factors, constants, tile, out):
     for block in prange(n_blocks):
         z = np.empty((means.shape[1], stride), out.dtype)
         raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), out.dtype)
-        y = np.empty((4, stride), out.dtype)
         lp = np.empty((_GROUP, stride), out.dtype)
         top = np.empty(tile, out.dtype)
         reference = np.empty(tile, out.dtype)
@@ -63,7 +62,7 @@ def score_samples(x, centre, whiten, means, factors, constants, tile, out):
             total[:] = 0
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                log_prob(z, means, factors, constants, k, last, y, lp, n)
+                log_prob(z, means, factors, constants, k, last, lp, n)
                 _fold_sum(lp, last - k, n, top, reference, total)
             for t in range(n):
                 out[start + t] = top[t] + math.log(total[t])
@@ -92,7 +91,6 @@ def predict(x, centre, whiten, means, factors, constants, tile, best_out, label_
     for block in prange(n_blocks):
         z = np.empty((means.shape[1], stride), best_out.dtype)
         raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), best_out.dtype)
-        y = np.empty((4, stride), best_out.dtype)
         lp = np.empty((_GROUP, stride), best_out.dtype)
         label = np.empty(tile, np.int32)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
@@ -105,7 +103,7 @@ def predict(x, centre, whiten, means, factors, constants, tile, best_out, label_
             label[:] = 0
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                log_prob(z, means, factors, constants, k, last, y, lp, n)
+                log_prob(z, means, factors, constants, k, last, lp, n)
                 fold_best(lp, k, last - k, n, best, label)
             for t in range(n):
                 label_out[start + t] = label[t]
@@ -153,7 +151,6 @@ def per_component(x, centre, whiten, means, factors, constants, tile, mode, norm
     for block in prange(n_blocks):
         z = np.empty((means.shape[1], stride), out.dtype)
         raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), out.dtype)
-        y = np.empty((4, stride), out.dtype)
         lp = np.empty((n_components, stride), out.dtype)
         top = np.empty(tile, out.dtype)
         norm = np.empty(tile, out.dtype)
@@ -163,7 +160,7 @@ def per_component(x, centre, whiten, means, factors, constants, tile, mode, norm
             start = i * tile
             n = min(tile, n_rows - start)
             load_tile(x, start, n, centre, whiten, raw, z)
-            log_prob(z, means, factors, constants, 0, n_components, y, lp, n)
+            log_prob(z, means, factors, constants, 0, n_components, lp, n)
             if mode == 2:
                 for t in range(n):
                     row = out[start + t]

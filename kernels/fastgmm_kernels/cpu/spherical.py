@@ -6,7 +6,7 @@ from .jit import kernel
 
 
 @kernel
-def log_prob_spherical(z, means, factors, constants, first, last, y, out, n):
+def log_prob_spherical(z, means, factors, constants, first, last, out, n):
     """out[k - first, t] = log(w_k p_k(row t)) for the components first <= k < last."""
     padded = z.shape[0]
     for k in range(first, last):

@@ -66,11 +66,11 @@ def _expect(
     """E-step of the tile of ``n`` rows from ``row``; returns its weighted log-likelihood.
 
     Responsibilities replace the log-probabilities in ``lp`` (K, tile); ``kept`` (K,) and ``index``
-    (K, tile) say which of them matter. ``scratch`` is (9 + D', tile).
+    (K, tile) say which of them matter. ``scratch`` is (5 + D', tile).
     """
     n_components, padded = means.shape
-    load_tile(x, row, n, centre, whiten, scratch[9 : 9 + padded], z)
-    log_prob(z, means, factors, constants, 0, n_components, scratch[5:9], lp, n)
+    load_tile(x, row, n, centre, whiten, scratch[5 : 5 + padded], z)
+    log_prob(z, means, factors, constants, 0, n_components, lp, n)
     top, norm, scale, bound, share = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     normalise(lp, n_components, n, top, norm, scale)
     tallest = -np.inf
@@ -118,7 +118,7 @@ def accumulate(
         resp = np.empty((width, n_components, stride), dtype)
         index = np.empty((width, n_components, stride), np.int16)
         kept = np.empty((width, n_components), np.int32)
-        scratch = np.empty((9 + padded, stride), dtype)
+        scratch = np.empty((5 + padded, stride), dtype)
         for start in range(begin, end, width * tile):
             size = min(width * tile, end - start)
             n_tiles = (size + tile - 1) // tile
@@ -158,7 +158,7 @@ def accumulate_shared(
         n_tiles = (size + tile - 1) // tile
         n_groups = min(_GROUPS, n_tiles)
         for group in prange(n_groups):
-            scratch = np.empty((9 + padded, stride), dtype)
+            scratch = np.empty((5 + padded, stride), dtype)
             tile_0, tile_1 = block_range(group, n_groups, n_tiles)
             for i in range(tile_0, tile_1):
                 row = start + i * tile

@@ -17,16 +17,16 @@ _DENSE = {2: add_dense_full, 1: add_dense_diag}
 _GATHERED = {2: add_gathered_full, 1: add_gathered_diag}
 
 
-def log_prob(z, means, factors, constants, first, last, y, out, n):
+def log_prob(z, means, factors, constants, first, last, out, n):
     """Weighted log-probabilities of a tile; ``factors`` is (K, D, D), (K, D) or (K,)."""
     raise NotImplementedError("only for compiled callers")
 
 
 @overload(log_prob)
-def _log_prob(z, means, factors, constants, first, last, y, out, n):
+def _log_prob(z, means, factors, constants, first, last, out, n):
     function = _LOG_PROB[factors.ndim]
-    return lambda z, means, factors, constants, first, last, y, out, n: function(
-        z, means, factors, constants, first, last, y, out, n
+    return lambda z, means, factors, constants, first, last, out, n: function(
+        z, means, factors, constants, first, last, out, n
     )
 
 
