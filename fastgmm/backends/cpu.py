@@ -31,7 +31,7 @@ def _tile(n_features: int, n_components: int, itemsize: int) -> int:
     rows = min(
         _TILE_BYTES // (padded(n_features) * itemsize), 1024 * 1024 // (n_components * itemsize)
     )
-    return max(min(rows // 64 * 64, 2048 // itemsize), 64)
+    return max(min(rows // 64 * 64, 512), 64)
 
 
 def _chunk(tile: int, n_components: int, itemsize: int) -> int:
