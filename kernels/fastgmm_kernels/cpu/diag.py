@@ -55,15 +55,16 @@ def add_dense_diag(z, r, about, n, g, s, first, second):
                 w = r[t]
                 f0 += w * (z0[t] - m0)
                 f1 += w * (z1[t] - m1)
-        first[d] += f0
-        first[d + 1] += f1
+        first[0, d] += f0
+        first[0, d + 1] += f1
 
 
 @kernel
 def add_gathered_diag(g, s, n, first, second):
     """Add the moments of ``n`` gathered rows.
 
-    ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g.
+    ``g`` (D', columns) holds s (z - about) with s (1, columns) the root of the responsibility:
+    first (1, D') += g s', second += g g where it has room.
     """
     squares = second.shape[0] > 0
     zero = g.dtype.type(0)
@@ -71,8 +72,8 @@ def add_gathered_diag(g, s, n, first, second):
         row = g[d]
         f, q = zero, zero
         for t in range(n):
-            f += s[t] * row[t]
+            f += s[0, t] * row[t]
             q += row[t] * row[t]
-        first[d] += f
+        first[0, d] += f
         if squares:
             second[d] += q

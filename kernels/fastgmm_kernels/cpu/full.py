@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import inlined, kernel
-from .simd import fma, lanes, load, splat, store, subtract, total, zero_like
+from .simd import add_totals, fma, lanes, load, splat, store, subtract, zero_like
 
 
 @inlined
@@ -116,78 +116,73 @@ def log_prob_full(z, means, factors, constants, first, last, out, n):
         _one_component(z, means[k], factors[k], constants[k], out, k - first, n)
 
 
-@inlined
-def _add_line(line, b, v0, v1, v2, v3):
-    line[b] += total(v0)
-    line[b + 1] += total(v1)
-    line[b + 2] += total(v2)
-    line[b + 3] += total(v3)
+@kernel
+def _add_diagonal(g, s, a, whole, first, second):
+    """Moments of four features among themselves, and their first moments."""
+    width = lanes(g)
+    zero = splat(zero_like(g))
+    f0, f1, f2, f3 = zero, zero, zero, zero
+    s00, s10, s11 = zero, zero, zero
+    s20, s21, s22 = zero, zero, zero
+    s30, s31, s32, s33 = zero, zero, zero, zero
+    for t in range(0, whole, width):
+        v0, v1, v2, v3 = load(g, a, t), load(g, a + 1, t), load(g, a + 2, t), load(g, a + 3, t)
+        w = load(s, 0, t)
+        f0, f1, f2, f3 = fma(w, v0, f0), fma(w, v1, f1), fma(w, v2, f2), fma(w, v3, f3)
+        s00, s10, s20, s30 = fma(v0, v0, s00), fma(v1, v0, s10), fma(v2, v0, s20), fma(v3, v0, s30)
+        s11, s21, s31 = fma(v1, v1, s11), fma(v2, v1, s21), fma(v3, v1, s31)
+        s22, s32 = fma(v2, v2, s22), fma(v3, v2, s32)
+        s33 = fma(v3, v3, s33)
+    add_totals(first, 0, a, f0, f1, f2, f3)
+    add_totals(second, a, a, s00, zero, zero, zero)
+    add_totals(second, a + 1, a, s10, s11, zero, zero)
+    add_totals(second, a + 2, a, s20, s21, s22, zero)
+    add_totals(second, a + 3, a, s30, s31, s32, s33)
+
+
+@kernel
+def _add_below(g, a, b, whole, second):
+    """Moments of four features with four others: sums over rows stay in registers."""
+    width = lanes(g)
+    zero = splat(zero_like(g))
+    s00, s01, s02, s03 = zero, zero, zero, zero
+    s10, s11, s12, s13 = zero, zero, zero, zero
+    s20, s21, s22, s23 = zero, zero, zero, zero
+    s30, s31, s32, s33 = zero, zero, zero, zero
+    for t in range(0, whole, width):
+        v0, v1, v2, v3 = load(g, b, t), load(g, b + 1, t), load(g, b + 2, t), load(g, b + 3, t)
+        u = load(g, a, t)
+        s00, s01, s02, s03 = fma(u, v0, s00), fma(u, v1, s01), fma(u, v2, s02), fma(u, v3, s03)
+        u = load(g, a + 1, t)
+        s10, s11, s12, s13 = fma(u, v0, s10), fma(u, v1, s11), fma(u, v2, s12), fma(u, v3, s13)
+        u = load(g, a + 2, t)
+        s20, s21, s22, s23 = fma(u, v0, s20), fma(u, v1, s21), fma(u, v2, s22), fma(u, v3, s23)
+        u = load(g, a + 3, t)
+        s30, s31, s32, s33 = fma(u, v0, s30), fma(u, v1, s31), fma(u, v2, s32), fma(u, v3, s33)
+    add_totals(second, a, b, s00, s01, s02, s03)
+    add_totals(second, a + 1, b, s10, s11, s12, s13)
+    add_totals(second, a + 2, b, s20, s21, s22, s23)
+    add_totals(second, a + 3, b, s30, s31, s32, s33)
 
 
 @kernel
 def add_gathered_full(g, s, n, first, second):
     """Add the moments of ``n`` gathered rows to the float64 totals (triangle of 4 x 4 blocks).
 
-    ``g`` holds s (z - about) with s the root of the responsibility: first += g s, second += g g'.
-    Columns of ``g`` up to the next whole vector are overwritten with zeros.
+    ``g`` (D', columns) holds s (z - about) with s (1, columns) the root of the responsibility:
+    first (1, D') += g s', second (D', D') += g g'. Columns up to the next whole vector are zeroed.
     """
     padded = g.shape[0]
     width = lanes(g)
     whole = (n + width - 1) // width * width
-    zero = splat(zero_like(g))
-    for d in range(padded):
-        row = g[d]
-        sum_ = zero_like(g)
-        for t in range(n):
-            sum_ += s[t] * row[t]
-        first[d] += sum_
-        for t in range(n, whole):
-            row[t] = 0
+    for t in range(n, whole):
+        s[0, t] = 0
+        for d in range(padded):
+            g[d, t] = 0
     for a in range(0, padded, 4):
-        for b in range(0, a + 4, 4):
-            s00, s01, s02, s03 = zero, zero, zero, zero
-            s10, s11, s12, s13 = zero, zero, zero, zero
-            s20, s21, s22, s23 = zero, zero, zero, zero
-            s30, s31, s32, s33 = zero, zero, zero, zero
-            for t in range(0, whole, width):
-                v0, v1, v2, v3 = (
-                    load(g, b, t),
-                    load(g, b + 1, t),
-                    load(g, b + 2, t),
-                    load(g, b + 3, t),
-                )
-                u = load(g, a, t)
-                s00, s01, s02, s03 = (
-                    fma(u, v0, s00),
-                    fma(u, v1, s01),
-                    fma(u, v2, s02),
-                    fma(u, v3, s03),
-                )
-                u = load(g, a + 1, t)
-                s10, s11, s12, s13 = (
-                    fma(u, v0, s10),
-                    fma(u, v1, s11),
-                    fma(u, v2, s12),
-                    fma(u, v3, s13),
-                )
-                u = load(g, a + 2, t)
-                s20, s21, s22, s23 = (
-                    fma(u, v0, s20),
-                    fma(u, v1, s21),
-                    fma(u, v2, s22),
-                    fma(u, v3, s23),
-                )
-                u = load(g, a + 3, t)
-                s30, s31, s32, s33 = (
-                    fma(u, v0, s30),
-                    fma(u, v1, s31),
-                    fma(u, v2, s32),
-                    fma(u, v3, s33),
-                )
-            _add_line(second[a], b, s00, s01, s02, s03)
-            _add_line(second[a + 1], b, s10, s11, s12, s13)
-            _add_line(second[a + 2], b, s20, s21, s22, s23)
-            _add_line(second[a + 3], b, s30, s31, s32, s33)
+        for b in range(0, a, 4):
+            _add_below(g, a, b, whole, second)
+        _add_diagonal(g, s, a, whole, first, second)
 
 
 @kernel
@@ -196,16 +191,17 @@ def add_dense_full(z, r, about, n, g, s, first, second):
 
     ``g`` and ``s`` are scratch for the scaled rows.
     """
-    width = s.shape[0]
+    width = s.shape[1] // lanes(z) * lanes(z)
     for start in range(0, n, width):
         take = min(width, n - start)
         part = r[start : start + take]
+        root = s[0]
         for t in range(take):
-            s[t] = np.sqrt(part[t])
+            root[t] = np.sqrt(part[t])
         for d in range(z.shape[0]):
             m = about[d]
             source = z[d, start : start + take]
             target = g[d]
             for t in range(take):
-                target[t] = s[t] * (source[t] - m)
+                target[t] = root[t] * (source[t] - m)
         add_gathered_full(g, s, take, first, second)

@@ -21,10 +21,10 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
     """
     padded = z.shape[1]
     width = min(max(_GATHER_BYTES // (padded * z.itemsize) // 16 * 16, 64), 512)
+    # A cache line more than the rows, so that lines do not share cache sets.
     g = np.empty((padded, width + 64 // z.itemsize), z.dtype)
-    s = np.empty(width, z.dtype)
-    dense_s = np.empty(width, z.dtype)
-    dense_g = np.empty((padded, width + 64 // z.itemsize), z.dtype)
+    s = np.empty((1, width), z.dtype)
+    dense_g, dense_s = np.empty_like(g), np.empty_like(s)
     waiting = 0
     count = 0.0
     for i in range(tile_0, tile_1):
@@ -43,7 +43,7 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
         while done < n:
             take = min(n - done, width - waiting)
             # Slices, because an index such as waiting + t might wrap around, which no vector can.
-            root = s[waiting : waiting + take]
+            root = s[0, waiting : waiting + take]
             share = r[done : done + take]
             rows = index[i, k, done : done + take]
             for t in range(take):

@@ -122,19 +122,50 @@ def fma(typingctx, a, b, c):
     return a(a, b, c), codegen
 
 
+def _shuffle(builder, a, b, lanes):
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    return builder.shuffle_vector(a, b, mask)
+
+
+def _pair_sums(builder, a, b, size):
+    """Sums of neighbouring runs of ``size`` lanes, those of ``a`` and ``b`` in turn."""
+    n = a.type.count
+    even = [i for i in range(n) if i // size % 2 == 0]
+    runs = [even[i : i + size] for i in range(0, len(even), size)]
+    first = [lane for run in runs for lane in [*run, *(n + i for i in run)]]
+    return builder.fadd(
+        _shuffle(builder, a, b, first), _shuffle(builder, a, b, [i + size for i in first])
+    )
+
+
 @intrinsic
-def total(typingctx, a):
-    """Sum of the lanes, in any order (the same at every call)."""
+def add_totals(typingctx, array, row, column, a, b, c, d):
+    """array[row, column:column+4] += the sums of the lanes of a, b, c and d; array is float64."""
 
     def codegen(context, builder, signature, args):
-        vector = context.get_value_type(signature.args[0])
-        name = f"llvm.vector.reduce.fadd.v{vector.count}f{signature.args[0].dtype.bitwidth}"
-        kind = ir.FunctionType(vector.element, [vector.element, vector])
-        function = cgutils.get_or_insert_function(builder.module, kind, name)
-        start = ir.Constant(vector.element, -0.0)
-        return builder.call(function, [start, args[0]], fastmath=("reassoc",))
+        a, b, c, d = args[3:]
+        halves = _pair_sums(builder, a, b, 1), _pair_sums(builder, c, d, 1)
+        if a.type.count == 2:
+            sums = _shuffle(builder, *halves, [0, 1, 2, 3])
+        else:
+            sums = _pair_sums(builder, *halves, 2)
+        while sums.type.count > 4:
+            n = sums.type.count
+            low = _shuffle(builder, sums, sums, list(range(n // 2)))
+            sums = builder.fadd(low, _shuffle(builder, sums, sums, list(range(n // 2, n))))
+        four = ir.VectorType(ir.DoubleType(), 4)
+        if sums.type != four:
+            sums = builder.fpext(sums, four)
+        struct = context.make_array(signature.args[0])(context, builder, args[0])
+        width = builder.extract_value(struct.shape, 1)
+        place = builder.gep(struct.data, [builder.add(builder.mul(args[1], width), args[2])])
+        place = builder.bitcast(place, four.as_pointer())
+        old = builder.load(place)
+        old.align = 8
+        builder.store(builder.fadd(old, sums), place).align = 8
+        return context.get_dummy_value()
 
-    return a.dtype(a), codegen
+    return types.void(array, types.intp, types.intp, a, a, a, a), codegen
 
 
 def zero_like(array):

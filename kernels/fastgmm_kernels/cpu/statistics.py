@@ -130,7 +130,7 @@ def accumulate(
                 )  # fmt: skip
             for k in range(n_components):
                 count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k],
+                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k : k + 1],
                     second[block, k],
                 )  # fmt: skip
 
@@ -169,7 +169,7 @@ def accumulate_shared(
                 )  # fmt: skip
         for k in prange(n_components):
             count[0, k] += moments(
-                k, 0, n_tiles, z, resp, index, kept, about[k], first[0, k], second[0, k]
+                k, 0, n_tiles, z, resp, index, kept, about[k], first[0, k : k + 1], second[0, k]
             )
 
 
@@ -215,6 +215,6 @@ def accumulate_given(
                             resp[i, k, t] = w * given[row + t, k]
             for k in range(n_components):
                 count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k],
+                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k : k + 1],
                     second[block, k],
                 )  # fmt: skip
