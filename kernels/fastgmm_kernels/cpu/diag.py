@@ -2,61 +2,139 @@
 
 from __future__ import annotations
 
-from .jit import kernel
+from .jit import inlined, kernel
+from .simd import (
+    add,
+    add_totals,
+    fma,
+    lanes,
+    load,
+    multiply,
+    splat,
+    store,
+    subtract,
+    zero_like,
+)
+
+
+@inlined
+def _square(m, u, x, q):
+    """q + (u (x - m))^2."""
+    y = multiply(subtract(x, splat(m)), splat(u))
+    return fma(y, y, q)
+
+
+@inlined
+def _finish(out, row, t, c, q):
+    store(out, row, t, subtract(splat(c), q))
 
 
 @kernel
 def log_prob_diag(z, means, factors, constants, first, last, out, n):
-    """out[k - first, t] = log(w_k p_k(row t)) for the components first <= k < last."""
-    for k in range(first, last):
-        mean, factor, row = means[k], factors[k], out[k - first]
-        c = constants[k]
-        for d in range(0, z.shape[0], 4):
-            m0, m1, m2, m3 = mean[d], mean[d + 1], mean[d + 2], mean[d + 3]
-            u0, u1, u2, u3 = factor[d], factor[d + 1], factor[d + 2], factor[d + 3]
-            z0, z1, z2, z3 = z[d], z[d + 1], z[d + 2], z[d + 3]
-            if d == 0:
-                for t in range(n):
-                    y0, y1 = u0 * (z0[t] - m0), u1 * (z1[t] - m1)
-                    y2, y3 = u2 * (z2[t] - m2), u3 * (z3[t] - m3)
-                    row[t] = c - (y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3)
-            else:
-                for t in range(n):
-                    y0, y1 = u0 * (z0[t] - m0), u1 * (z1[t] - m1)
-                    y2, y3 = u2 * (z2[t] - m2), u3 * (z3[t] - m3)
-                    row[t] -= y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
+    """out[k - first, t] = log(w_k p_k(row t)) for the components first <= k < last.
+
+    Four components and four vectors of rows at a time, their sums in registers; where fewer
+    components are left the last is repeated. Up to 4 vectors of columns beyond ``n`` are read and
+    written.
+    """
+    width = lanes(z)
+    zero = splat(zero_like(z))
+    for k in range(first, last, 4):
+        k1, k2, k3 = min(k + 1, last - 1), min(k + 2, last - 1), min(k + 3, last - 1)
+        for t in range(0, n, 4 * width):
+            t1, t2, t3 = t + width, t + 2 * width, t + 3 * width
+            a0, a1, a2, a3 = zero, zero, zero, zero
+            b0, b1, b2, b3 = zero, zero, zero, zero
+            c0, c1, c2, c3 = zero, zero, zero, zero
+            d0, d1, d2, d3 = zero, zero, zero, zero
+            for i in range(z.shape[0]):
+                x0, x1, x2, x3 = load(z, i, t), load(z, i, t1), load(z, i, t2), load(z, i, t3)
+                m, u = means[k, i], factors[k, i]
+                a0, a1 = _square(m, u, x0, a0), _square(m, u, x1, a1)
+                a2, a3 = _square(m, u, x2, a2), _square(m, u, x3, a3)
+                m, u = means[k1, i], factors[k1, i]
+                b0, b1 = _square(m, u, x0, b0), _square(m, u, x1, b1)
+                b2, b3 = _square(m, u, x2, b2), _square(m, u, x3, b3)
+                m, u = means[k2, i], factors[k2, i]
+                c0, c1 = _square(m, u, x0, c0), _square(m, u, x1, c1)
+                c2, c3 = _square(m, u, x2, c2), _square(m, u, x3, c3)
+                m, u = means[k3, i], factors[k3, i]
+                d0, d1 = _square(m, u, x0, d0), _square(m, u, x1, d1)
+                d2, d3 = _square(m, u, x2, d2), _square(m, u, x3, d3)
+            c = constants[k]
+            _finish(out, k - first, t, c, a0)
+            _finish(out, k - first, t1, c, a1)
+            _finish(out, k - first, t2, c, a2)
+            _finish(out, k - first, t3, c, a3)
+            c = constants[k1]
+            _finish(out, k1 - first, t, c, b0)
+            _finish(out, k1 - first, t1, c, b1)
+            _finish(out, k1 - first, t2, c, b2)
+            _finish(out, k1 - first, t3, c, b3)
+            c = constants[k2]
+            _finish(out, k2 - first, t, c, c0)
+            _finish(out, k2 - first, t1, c, c1)
+            _finish(out, k2 - first, t2, c, c2)
+            _finish(out, k2 - first, t3, c, c3)
+            c = constants[k3]
+            _finish(out, k3 - first, t, c, d0)
+            _finish(out, k3 - first, t1, c, d1)
+            _finish(out, k3 - first, t2, c, d2)
+            _finish(out, k3 - first, t3, c, d3)
 
 
 @kernel
-def add_dense_diag(z, r, about, n, g, s, first, second):
-    """Add the moments of the first ``n`` rows of a tile with responsibilities ``r``.
+def _add_squares(z, r, k, a, about, n, first, second):
+    """First moments and squares of four features; ``n`` is a number of whole vectors."""
+    zero = splat(zero_like(z))
+    m0, m1, m2, m3 = splat(about[a]), splat(about[a + 1]), splat(about[a + 2]), splat(about[a + 3])
+    f0, f1, f2, f3 = zero, zero, zero, zero
+    s0, s1, s2, s3 = zero, zero, zero, zero
+    for t in range(0, n, lanes(z)):
+        w = load(r, k, t)
+        e0, e1 = subtract(load(z, a, t), m0), subtract(load(z, a + 1, t), m1)
+        e2, e3 = subtract(load(z, a + 2, t), m2), subtract(load(z, a + 3, t), m3)
+        b0, b1, b2, b3 = multiply(w, e0), multiply(w, e1), multiply(w, e2), multiply(w, e3)
+        f0, f1, f2, f3 = add(f0, b0), add(f1, b1), add(f2, b2), add(f3, b3)
+        s0, s1, s2, s3 = fma(b0, e0, s0), fma(b1, e1, s1), fma(b2, e2, s2), fma(b3, e3, s3)
+    add_totals(first, 0, a, f0, f1, f2, f3)
+    add_totals(second, 0, a, s0, s1, s2, s3)
 
-    Squares are added where ``second`` has room for them; tied structures need none.
+
+@kernel
+def _add_first(z, r, k, a, about, n, first):
+    """First moments of four features, as :func:`_add_squares`."""
+    zero = splat(zero_like(z))
+    m0, m1, m2, m3 = splat(about[a]), splat(about[a + 1]), splat(about[a + 2]), splat(about[a + 3])
+    f0, f1, f2, f3 = zero, zero, zero, zero
+    for t in range(0, n, lanes(z)):
+        w = load(r, k, t)
+        f0 = fma(w, subtract(load(z, a, t), m0), f0)
+        f1 = fma(w, subtract(load(z, a + 1, t), m1), f1)
+        f2 = fma(w, subtract(load(z, a + 2, t), m2), f2)
+        f3 = fma(w, subtract(load(z, a + 3, t), m3), f3)
+    add_totals(first, 0, a, f0, f1, f2, f3)
+
+
+@kernel
+def add_dense_diag(z, resp, k, about, n, g, s, first, second):
+    """Add the moments of the first ``n`` rows of a tile with responsibilities ``resp[k]``.
+
+    Squares are added where ``second`` (D',) has room for them; tied structures need none.
+    Columns up to the next whole vector are overwritten with zeros.
     """
-    squares = second.shape[0] > 0
-    zero = z.dtype.type(0)
-    for d in range(0, z.shape[0], 2):
-        z0, z1 = z[d], z[d + 1]
-        m0, m1 = about[d], about[d + 1]
-        f0, f1, s0, s1 = zero, zero, zero, zero
-        if squares:
-            for t in range(n):
-                w = r[t]
-                a0, a1 = z0[t] - m0, z1[t] - m1
-                b0, b1 = w * a0, w * a1
-                f0 += b0
-                f1 += b1
-                s0 += b0 * a0
-                s1 += b1 * a1
-            second[d] += s0
-            second[d + 1] += s1
+    width = lanes(z)
+    whole = (n + width - 1) // width * width
+    line = second.reshape((1, second.shape[0]))
+    for t in range(n, whole):
+        resp[k, t] = 0
+        for d in range(z.shape[0]):
+            z[d, t] = 0
+    for a in range(0, z.shape[0], 4):
+        if second.shape[0] > 0:
+            _add_squares(z, resp, k, a, about, whole, first, line)
         else:
-            for t in range(n):
-                w = r[t]
-                f0 += w * (z0[t] - m0)
-                f1 += w * (z1[t] - m1)
-        first[0, d] += f0
-        first[0, d + 1] += f1
+            _add_first(z, resp, k, a, about, whole, first)
 
 
 @kernel
@@ -64,7 +142,7 @@ def add_gathered_diag(g, s, n, first, second):
     """Add the moments of ``n`` gathered rows.
 
     ``g`` (D', columns) holds s (z - about) with s (1, columns) the root of the responsibility:
-    first (1, D') += g s', second += g g where it has room.
+    first (1, D') += g s', second (D',) += g g where it has room.
     """
     squares = second.shape[0] > 0
     zero = g.dtype.type(0)

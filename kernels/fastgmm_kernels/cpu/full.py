@@ -186,15 +186,15 @@ def add_gathered_full(g, s, n, first, second):
 
 
 @kernel
-def add_dense_full(z, r, about, n, g, s, first, second):
-    """Add the moments of the first ``n`` rows of a tile with responsibilities ``r``.
+def add_dense_full(z, resp, k, about, n, g, s, first, second):
+    """Add the moments of the first ``n`` rows of a tile with responsibilities ``resp[k]``.
 
     ``g`` and ``s`` are scratch for the scaled rows.
     """
     width = s.shape[1] // lanes(z) * lanes(z)
     for start in range(0, n, width):
         take = min(width, n - start)
-        part = r[start : start + take]
+        part = resp[k, start : start + take]
         root = s[0]
         for t in range(take):
             root[t] = np.sqrt(part[t])

@@ -12,6 +12,29 @@ _GATHER_BYTES = 64 * 1024
 
 
 @kernel
+def gather_width(padded, itemsize):
+    """Rows that are gathered before their products are taken."""
+    return min(max(_GATHER_BYTES // (padded * itemsize) // 16 * 16, 64), 512)
+
+
+@kernel
+def dense_moments(z, resp, kept, about, g, s, count, first, second):
+    """Add the moments of one tile to the components that take it as it is, and tick them off.
+
+    Tile by tile, because the tile is still in the cache from the E-step.
+    """
+    for k in range(kept.shape[0]):
+        n = -kept[k]
+        if n > 0:
+            part = z.dtype.type(0)
+            for t in range(n):
+                part += resp[k, t]
+            count[k] += part
+            add_dense(z, resp, k, about[k], n, g, s, first[k : k + 1], second[k])
+            kept[k] = 0
+
+
+@kernel
 def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
     """Add the moments about ``about`` of component ``k`` over a range of tiles; returns its count.
 
@@ -20,7 +43,7 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
     of the outer product, before the products are taken.
     """
     padded = z.shape[1]
-    width = min(max(_GATHER_BYTES // (padded * z.itemsize) // 16 * 16, 64), 512)
+    width = gather_width(padded, z.itemsize)
     # A cache line more than the rows, so that lines do not share cache sets.
     g = np.empty((padded, width + 64 // z.itemsize), z.dtype)
     s = np.empty((1, width), z.dtype)
@@ -37,7 +60,7 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
             part += r[t]
         count += part
         if n < 0:
-            add_dense(z[i], r, about, -n, dense_g, dense_s, first, second)
+            add_dense(z[i], resp[i], k, about, -n, dense_g, dense_s, first, second)
             continue
         done = 0
         while done < n:

@@ -100,11 +100,31 @@ def splat(typingctx, value):
 
 
 @intrinsic
+def add(typingctx, a, b):
+    """a + b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fadd(*args)
+
+    return a(a, b), codegen
+
+
+@intrinsic
 def subtract(typingctx, a, b):
     """a - b."""
 
     def codegen(context, builder, signature, args):
         return builder.fsub(*args)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def multiply(typingctx, a, b):
+    """a b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.fmul(*args)
 
     return a(a, b), codegen
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from .jit import driver, kernel
-from .moments import moments
+from .moments import dense_moments, gather_width, moments
 from .score import normalise
 from .structure import log_prob
 from .tile import block_range, load_tile, row_stride
@@ -119,6 +119,8 @@ def accumulate(
         index = np.empty((width, n_components, stride), np.int16)
         kept = np.empty((width, n_components), np.int32)
         scratch = np.empty((5 + padded, stride), dtype)
+        g = np.empty((padded, gather_width(padded, means.itemsize) + 16), dtype)
+        s = np.empty((1, g.shape[1] - 16), dtype)
         for start in range(begin, end, width * tile):
             size = min(width * tile, end - start)
             n_tiles = (size + tile - 1) // tile
@@ -128,6 +130,9 @@ def accumulate(
                     x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
                     start + i * tile, n, z[i], resp[i], index[i], kept[i], scratch,
                 )  # fmt: skip
+                dense_moments(
+                    z[i], resp[i], kept[i], about, g, s, count[block], first[block], second[block]
+                )
             for k in range(n_components):
                 count[block, k] += moments(
                     k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k : k + 1],

@@ -30,15 +30,17 @@ def _log_prob(z, means, factors, constants, first, last, out, n):
     )
 
 
-def add_dense(z, r, about, n, g, s, first, second):
+def add_dense(z, resp, k, about, n, g, s, first, second):
     """Moments of a tile; ``second`` is (D, D) for full moments, else (D,) or (0,)."""
     raise NotImplementedError("only for compiled callers")
 
 
 @overload(add_dense)
-def _add_dense(z, r, about, n, g, s, first, second):
+def _add_dense(z, resp, k, about, n, g, s, first, second):
     function = _DENSE[second.ndim]
-    return lambda z, r, about, n, g, s, first, second: function(z, r, about, n, g, s, first, second)
+    return lambda z, resp, k, about, n, g, s, first, second: function(
+        z, resp, k, about, n, g, s, first, second
+    )
 
 
 def add_gathered(g, s, n, first, second):
