@@ -87,7 +87,8 @@ def log_prob_diag(z, means, factors, constants, first, last, out, n):
 def _add_squares(z, r, k, a, about, n, first, second):
     """First moments and squares of four features; ``n`` is a number of whole vectors."""
     zero = splat(zero_like(z))
-    m0, m1, m2, m3 = splat(about[a]), splat(about[a + 1]), splat(about[a + 2]), splat(about[a + 3])
+    m0, m1 = splat(about[k, a]), splat(about[k, a + 1])
+    m2, m3 = splat(about[k, a + 2]), splat(about[k, a + 3])
     f0, f1, f2, f3 = zero, zero, zero, zero
     s0, s1, s2, s3 = zero, zero, zero, zero
     for t in range(0, n, lanes(z)):
@@ -97,15 +98,16 @@ def _add_squares(z, r, k, a, about, n, first, second):
         b0, b1, b2, b3 = multiply(w, e0), multiply(w, e1), multiply(w, e2), multiply(w, e3)
         f0, f1, f2, f3 = add(f0, b0), add(f1, b1), add(f2, b2), add(f3, b3)
         s0, s1, s2, s3 = fma(b0, e0, s0), fma(b1, e1, s1), fma(b2, e2, s2), fma(b3, e3, s3)
-    add_totals(first, 0, a, f0, f1, f2, f3)
-    add_totals(second, 0, a, s0, s1, s2, s3)
+    add_totals(first, k * z.shape[0] + a, f0, f1, f2, f3)
+    add_totals(second, k * z.shape[0] + a, s0, s1, s2, s3)
 
 
 @kernel
 def _add_first(z, r, k, a, about, n, first):
     """First moments of four features, as :func:`_add_squares`."""
     zero = splat(zero_like(z))
-    m0, m1, m2, m3 = splat(about[a]), splat(about[a + 1]), splat(about[a + 2]), splat(about[a + 3])
+    m0, m1 = splat(about[k, a]), splat(about[k, a + 1])
+    m2, m3 = splat(about[k, a + 2]), splat(about[k, a + 3])
     f0, f1, f2, f3 = zero, zero, zero, zero
     for t in range(0, n, lanes(z)):
         w = load(r, k, t)
@@ -113,38 +115,37 @@ def _add_first(z, r, k, a, about, n, first):
         f1 = fma(w, subtract(load(z, a + 1, t), m1), f1)
         f2 = fma(w, subtract(load(z, a + 2, t), m2), f2)
         f3 = fma(w, subtract(load(z, a + 3, t), m3), f3)
-    add_totals(first, 0, a, f0, f1, f2, f3)
+    add_totals(first, k * z.shape[0] + a, f0, f1, f2, f3)
 
 
 @kernel
 def add_dense_diag(z, resp, k, about, n, g, s, first, second):
     """Add the moments of the first ``n`` rows of a tile with responsibilities ``resp[k]``.
 
-    Squares are added where ``second`` (D',) has room for them; tied structures need none.
+    Squares are added where ``second`` (K, D') has room for them; tied structures need none.
     Columns up to the next whole vector are overwritten with zeros.
     """
     width = lanes(z)
     whole = (n + width - 1) // width * width
-    line = second.reshape((1, second.shape[0]))
     for t in range(n, whole):
         resp[k, t] = 0
         for d in range(z.shape[0]):
             z[d, t] = 0
     for a in range(0, z.shape[0], 4):
-        if second.shape[0] > 0:
-            _add_squares(z, resp, k, a, about, whole, first, line)
+        if second.shape[1] > 0:
+            _add_squares(z, resp, k, a, about, whole, first, second)
         else:
             _add_first(z, resp, k, a, about, whole, first)
 
 
 @kernel
-def add_gathered_diag(g, s, n, first, second):
+def add_gathered_diag(g, s, n, k, first, second):
     """Add the moments of ``n`` gathered rows.
 
     ``g`` (D', columns) holds s (z - about) with s (1, columns) the root of the responsibility:
-    first (1, D') += g s', second (D',) += g g where it has room.
+    first[k] += g s', second[k] += g g where it has room.
     """
-    squares = second.shape[0] > 0
+    squares = second.shape[1] > 0
     zero = g.dtype.type(0)
     for d in range(g.shape[0]):
         row = g[d]
@@ -152,6 +153,6 @@ def add_gathered_diag(g, s, n, first, second):
         for t in range(n):
             f += s[0, t] * row[t]
             q += row[t] * row[t]
-        first[0, d] += f
+        first[k, d] += f
         if squares:
-            second[d] += q
+            second[k, d] += q

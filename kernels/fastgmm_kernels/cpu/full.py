@@ -117,7 +117,7 @@ def log_prob_full(z, means, factors, constants, first, last, out, n):
 
 
 @kernel
-def _add_diagonal(g, s, a, whole, first, second):
+def _add_diagonal(g, s, a, whole, k, first, second):
     """Moments of four features among themselves, and their first moments."""
     width = lanes(g)
     zero = splat(zero_like(g))
@@ -133,15 +133,17 @@ def _add_diagonal(g, s, a, whole, first, second):
         s11, s21, s31 = fma(v1, v1, s11), fma(v2, v1, s21), fma(v3, v1, s31)
         s22, s32 = fma(v2, v2, s22), fma(v3, v2, s32)
         s33 = fma(v3, v3, s33)
-    add_totals(first, 0, a, f0, f1, f2, f3)
-    add_totals(second, a, a, s00, zero, zero, zero)
-    add_totals(second, a + 1, a, s10, s11, zero, zero)
-    add_totals(second, a + 2, a, s20, s21, s22, zero)
-    add_totals(second, a + 3, a, s30, s31, s32, s33)
+    padded = g.shape[0]
+    start = (k * padded + a) * padded
+    add_totals(first, k * padded + a, f0, f1, f2, f3)
+    add_totals(second, start + a, s00, zero, zero, zero)
+    add_totals(second, start + 1 * padded + a, s10, s11, zero, zero)
+    add_totals(second, start + 2 * padded + a, s20, s21, s22, zero)
+    add_totals(second, start + 3 * padded + a, s30, s31, s32, s33)
 
 
 @kernel
-def _add_below(g, a, b, whole, second):
+def _add_below(g, a, b, whole, k, second):
     """Moments of four features with four others: sums over rows stay in registers."""
     width = lanes(g)
     zero = splat(zero_like(g))
@@ -159,18 +161,20 @@ def _add_below(g, a, b, whole, second):
         s20, s21, s22, s23 = fma(u, v0, s20), fma(u, v1, s21), fma(u, v2, s22), fma(u, v3, s23)
         u = load(g, a + 3, t)
         s30, s31, s32, s33 = fma(u, v0, s30), fma(u, v1, s31), fma(u, v2, s32), fma(u, v3, s33)
-    add_totals(second, a, b, s00, s01, s02, s03)
-    add_totals(second, a + 1, b, s10, s11, s12, s13)
-    add_totals(second, a + 2, b, s20, s21, s22, s23)
-    add_totals(second, a + 3, b, s30, s31, s32, s33)
+    padded = g.shape[0]
+    start = (k * padded + a) * padded
+    add_totals(second, start + b, s00, s01, s02, s03)
+    add_totals(second, start + 1 * padded + b, s10, s11, s12, s13)
+    add_totals(second, start + 2 * padded + b, s20, s21, s22, s23)
+    add_totals(second, start + 3 * padded + b, s30, s31, s32, s33)
 
 
 @kernel
-def add_gathered_full(g, s, n, first, second):
+def add_gathered_full(g, s, n, k, first, second):
     """Add the moments of ``n`` gathered rows to the float64 totals (triangle of 4 x 4 blocks).
 
     ``g`` (D', columns) holds s (z - about) with s (1, columns) the root of the responsibility:
-    first (1, D') += g s', second (D', D') += g g'. Columns up to the next whole vector are zeroed.
+    first[k] += g s', second[k] (D', D') += g g'. Columns up to the next whole vector are zeroed.
     """
     padded = g.shape[0]
     width = lanes(g)
@@ -181,8 +185,8 @@ def add_gathered_full(g, s, n, first, second):
             g[d, t] = 0
     for a in range(0, padded, 4):
         for b in range(0, a, 4):
-            _add_below(g, a, b, whole, second)
-        _add_diagonal(g, s, a, whole, first, second)
+            _add_below(g, a, b, whole, k, second)
+        _add_diagonal(g, s, a, whole, k, first, second)
 
 
 @kernel
@@ -199,9 +203,9 @@ def add_dense_full(z, resp, k, about, n, g, s, first, second):
         for t in range(take):
             root[t] = np.sqrt(part[t])
         for d in range(z.shape[0]):
-            m = about[d]
+            m = about[k, d]
             source = z[d, start : start + take]
             target = g[d]
             for t in range(take):
                 target[t] = root[t] * (source[t] - m)
-        add_gathered_full(g, s, take, first, second)
+        add_gathered_full(g, s, take, k, first, second)

@@ -30,7 +30,7 @@ def dense_moments(z, resp, kept, about, g, s, count, first, second):
             for t in range(n):
                 part += resp[k, t]
             count[k] += part
-            add_dense(z, resp, k, about[k], n, g, s, first[k : k + 1], second[k])
+            add_dense(z, resp, k, about, n, g, s, first, second)
             kept[k] = 0
 
 
@@ -72,7 +72,7 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
             for t in range(take):
                 root[t] = np.sqrt(share[t])
             for d in range(padded):
-                m = about[d]
+                m = about[k, d]
                 source = z[i, d]
                 target = g[d, waiting : waiting + take]
                 for t in range(take):
@@ -80,8 +80,8 @@ def moments(k, tile_0, tile_1, z, resp, index, kept, about, first, second):
             waiting += take
             done += take
             if waiting == width:
-                add_gathered(g, s, waiting, first, second)
+                add_gathered(g, s, waiting, k, first, second)
                 waiting = 0
     if waiting > 0:
-        add_gathered(g, s, waiting, first, second)
+        add_gathered(g, s, waiting, k, first, second)
     return count

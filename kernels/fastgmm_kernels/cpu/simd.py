@@ -159,11 +159,15 @@ def _pair_sums(builder, a, b, size):
 
 
 @intrinsic
-def add_totals(typingctx, array, row, column, a, b, c, d):
-    """array[row, column:column+4] += the sums of the lanes of a, b, c and d; array is float64."""
+def add_totals(typingctx, array, position, a, b, c, d):
+    """Add the sums of the lanes of a, b, c and d to four numbers of a contiguous float64 array.
+
+    ``position`` counts elements from the first: no view of a line is made, because each would
+    count references on memory that all threads share.
+    """
 
     def codegen(context, builder, signature, args):
-        a, b, c, d = args[3:]
+        a, b, c, d = args[2:]
         halves = _pair_sums(builder, a, b, 1), _pair_sums(builder, c, d, 1)
         if a.type.count == 2:
             sums = _shuffle(builder, *halves, [0, 1, 2, 3])
@@ -177,15 +181,13 @@ def add_totals(typingctx, array, row, column, a, b, c, d):
         if sums.type != four:
             sums = builder.fpext(sums, four)
         struct = context.make_array(signature.args[0])(context, builder, args[0])
-        width = builder.extract_value(struct.shape, 1)
-        place = builder.gep(struct.data, [builder.add(builder.mul(args[1], width), args[2])])
-        place = builder.bitcast(place, four.as_pointer())
+        place = builder.bitcast(builder.gep(struct.data, [args[1]]), four.as_pointer())
         old = builder.load(place)
         old.align = 8
         builder.store(builder.fadd(old, sums), place).align = 8
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, types.intp, a, a, a, a), codegen
+    return types.void(array, types.intp, a, a, a, a), codegen
 
 
 def zero_like(array):

@@ -135,8 +135,7 @@ def accumulate(
                 )
             for k in range(n_components):
                 count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k : k + 1],
-                    second[block, k],
+                    k, 0, n_tiles, z, resp, index, kept, about, first[block], second[block],
                 )  # fmt: skip
 
 
@@ -173,9 +172,7 @@ def accumulate_shared(
                     row, n, z[i], resp[i], index[i], kept[i], scratch,
                 )  # fmt: skip
         for k in prange(n_components):
-            count[0, k] += moments(
-                k, 0, n_tiles, z, resp, index, kept, about[k], first[0, k : k + 1], second[0, k]
-            )
+            count[0, k] += moments(k, 0, n_tiles, z, resp, index, kept, about, first[0], second[0])
 
 
 @driver
@@ -220,6 +217,5 @@ def accumulate_given(
                             resp[i, k, t] = w * given[row + t, k]
             for k in range(n_components):
                 count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about[k], first[block, k : k + 1],
-                    second[block, k],
+                    k, 0, n_tiles, z, resp, index, kept, about, first[block], second[block],
                 )  # fmt: skip

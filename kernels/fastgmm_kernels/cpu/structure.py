@@ -13,8 +13,8 @@ from .full import add_dense_full, add_gathered_full, log_prob_full
 from .spherical import log_prob_spherical
 
 _LOG_PROB = {3: log_prob_full, 2: log_prob_diag, 1: log_prob_spherical}
-_DENSE = {2: add_dense_full, 1: add_dense_diag}
-_GATHERED = {2: add_gathered_full, 1: add_gathered_diag}
+_DENSE = {3: add_dense_full, 2: add_dense_diag}
+_GATHERED = {3: add_gathered_full, 2: add_gathered_diag}
 
 
 def log_prob(z, means, factors, constants, first, last, out, n):
@@ -31,7 +31,7 @@ def _log_prob(z, means, factors, constants, first, last, out, n):
 
 
 def add_dense(z, resp, k, about, n, g, s, first, second):
-    """Moments of a tile; ``second`` is (D, D) for full moments, else (D,) or (0,)."""
+    """Moments of a tile; ``second`` is (K, D, D) for full moments, else (K, D) or (K, 0)."""
     raise NotImplementedError("only for compiled callers")
 
 
@@ -43,12 +43,12 @@ def _add_dense(z, resp, k, about, n, g, s, first, second):
     )
 
 
-def add_gathered(g, s, n, first, second):
+def add_gathered(g, s, n, k, first, second):
     """Moments of gathered rows; ``second`` as for :func:`add_dense`."""
     raise NotImplementedError("only for compiled callers")
 
 
 @overload(add_gathered)
-def _add_gathered(g, s, n, first, second):
+def _add_gathered(g, s, n, k, first, second):
     function = _GATHERED[second.ndim]
-    return lambda g, s, n, first, second: function(g, s, n, first, second)
+    return lambda g, s, n, k, first, second: function(g, s, n, k, first, second)
