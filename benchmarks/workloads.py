@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Precision = Literal["float32", "float64"]
 
-#: Typical distance between two means in standard deviations of a component.
-SEPARATION = {"overlapping": 4.0, "separated": 12.0}
+#: Typical distance between two means in standard deviations of a component. "distant" is what
+#: scikit-learn's make_blobs gives in 32 features: 8 standard deviations in each of them.
+SEPARATION = {"overlapping": 4.0, "separated": 12.0, "distant": 46.0}
 
 
 @dataclass(frozen=True)

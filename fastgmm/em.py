@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.scatter import scatter, within_scatter
-from fastgmm.sources import Source
+from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 # Means that move by more than this many variances (squared) between iterations lose digits of the
@@ -78,7 +79,11 @@ Callback = Callable[[EMState], object]
 
 
 def e_step(
-    source: Source, model: MixtureModel, backend: Backend, about: np.ndarray | None = None
+    source: Source,
+    model: MixtureModel,
+    backend: Backend,
+    about: np.ndarray | None = None,
+    orders: dict[int, Any] | None = None,
 ) -> SufficientStatistics:
     """Sufficient statistics of all rows of a source under a model.
 
@@ -89,13 +94,24 @@ def e_step(
     backend : Backend
     about : ndarray of shape (K, D), optional
         Reference points of the moments; the means by default.
+    orders : dict, optional
+        Empty before the first of several passes, and then the same: what the backend remembers of
+        each chunk to make the next pass cheaper.
 
     Returns
     -------
     statistics : SufficientStatistics
     """
     prepared = backend.prepare(model, source.dtype)
-    return pairwise_sum(backend.accumulate(prepared, c.x, c.weight, about) for c in source)
+    memory = {} if orders is None else orders
+
+    def accumulate(chunk: Chunk) -> SufficientStatistics:
+        if orders is not None and chunk.start not in memory:
+            memory[chunk.start] = backend.new_order()
+        order = memory.get(chunk.start)
+        return backend.accumulate(prepared, chunk.x, chunk.weight, about, order)
+
+    return pairwise_sum(accumulate(chunk) for chunk in source)
 
 
 def m_step(
@@ -255,8 +271,9 @@ def fit(
         statistics = e_step(source, model, backend)
         bound = statistics.log_likelihood / statistics.weight
         return EMResult(model, False, 0, bounds, bound, statistics.counts)
+    orders: dict[int, Any] = {}
     for iteration in range(1, max_iter + 1):
-        statistics = e_step(source, model, backend)
+        statistics = e_step(source, model, backend, orders=orders)
         if row_scatter is not None:
             if _cancels(statistics, row_scatter):
                 statistics = within_scatter(source, model, backend, statistics)

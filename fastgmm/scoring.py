@@ -32,8 +32,9 @@ class MixtureScoring(DensityMixin, BaseEstimator):
     def _ready(self, X: Any) -> tuple[Backend, Any, np.ndarray]:
         check_is_fitted(self, "means_")
         x = check_rows(self, X, reset=False)
-        check_finite(x, getattr(self, "feature_names_in_", None))
         backend, _ = choose(self.device)
+        if not backend.all_finite(x):
+            check_finite(x, getattr(self, "feature_names_in_", None))
         model = self._current_model()
         key = f"{backend.name} {x.dtype.char}"
         if key not in self._prepared:

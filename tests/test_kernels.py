@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
 
 import oracle
-from fastgmm import covariance, functional
+from fastgmm import GaussianMixture, covariance, functional
+from fastgmm.backends import sizes
 from fastgmm.backends.parameters import pack
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import cpu
 from fastgmm_kernels.cpu.exp import exp
 from fastgmm_kernels.cpu.jit import kernel
+from fastgmm_kernels.cpu.simd import lanes, load, store
 
 
 @kernel
 def _exp_of(x, out):
-    for i in range(x.shape[0]):
-        out[i] = exp(x[i])
+    for i in range(0, x.shape[1], lanes(x)):
+        store(out, 0, i, exp(load(x, 0, i)))
 
 
 @pytest.mark.parametrize(
     ("dtype", "lowest", "error"), [("f4", -86.9, 1.5e-7), ("f8", -707.0, 5e-16)]
 )
 def test_exp_is_accurate(dtype, lowest, error):
-    x = np.concatenate([np.linspace(lowest, 0, 100_001), -np.logspace(-12, 1, 501)]).astype(dtype)
+    x = np.concatenate([np.linspace(lowest, 0, 99_968), -np.logspace(-12, 1, 512)]).astype(dtype)[
+        None
+    ]
     out = np.full_like(x, np.nan)
     _exp_of(x, out)
     truth = np.exp(x.astype(np.longdouble))
@@ -33,7 +40,7 @@ def test_exp_is_accurate(dtype, lowest, error):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_exp_below_the_normal_numbers_is_zero(dtype):
-    x = np.array([-1e4, -1e30, -np.inf], dtype)
+    x = np.resize(np.array([-1e4, -1e30, -np.inf], dtype), (1, 48))
     out = np.full_like(x, np.nan)
     _exp_of(x, out)
     assert (out == 0).all()
@@ -57,9 +64,10 @@ def test_every_output_is_written(structure, dtype, n_rows):
     labels = np.full(n_rows, -7, np.int64)
     resp, norm = np.full((n_rows, 5), np.nan, dtype), np.full(n_rows, np.nan, dtype)
     shared = packed.kernel_arguments()
-    cpu.score_samples(x, *shared, 64, scores, threads=0)
-    cpu.predict(x, *shared, 64, best, labels, threads=0)
-    cpu.per_component(x, *shared, 64, 1, norm, resp, threads=0)
+    everything = np.full_like(packed.reach, np.inf)
+    cpu.score_samples(x, *shared, packed.reach, 0, 64, scores, threads=0)
+    cpu.predict(x, *shared, packed.reach, 0, 64, best, labels, threads=0)
+    cpu.per_component(x, *shared, everything, 0, 64, 1, norm, resp, threads=0)
     assert np.isfinite(scores).all()
     assert (best <= scores + 1e-3).all()
     assert ((labels >= 0) & (labels < 5)).all()
@@ -68,44 +76,57 @@ def test_every_output_is_written(structure, dtype, n_rows):
     np.testing.assert_allclose(norm, scores, rtol=1e-5)
 
 
-def _totals(packed, structure, blocks, width):
-    last = {"full": (width, width), "diag": (width,), "none": (0,)}[
-        covariance.get(structure).moments
-    ]
-    return np.zeros((blocks, 5)), np.zeros((blocks, 5, width)), np.zeros((blocks, 5, *last))
+def _accumulate(run, packed, structure, x, blocks, parts, tile, *cut):
+    """All outputs of a pass over ``x``, summed over its blocks."""
+    points = packed.about(None)
+    totals = sizes.totals(blocks, points, x.shape[1], covariance.get(structure))
+    log_likelihood, visited = np.zeros(parts), np.zeros(parts)
+    none, labels = np.empty(0, np.int32), np.full(len(x), -1, np.int32)
+    run(
+        x, none, labels, np.empty(0), *packed.kernel_arguments(), packed.reach, 0,
+        packed.thresholds,
+        points, tile, *cut, True, *totals, log_likelihood, visited, threads=0,
+    )  # fmt: skip
+    return [t.sum(axis=0) for t in totals] + [log_likelihood.sum(), labels]
 
 
 @pytest.mark.parametrize("structure", oracle.STRUCTURES)
 def test_blocks_and_shared_totals_agree(structure):
     packed = _packed(structure, np.float64)
     x = np.random.default_rng(1).standard_normal((3001, 7)) * 2
-    sums = []
-    for run, blocks, tiles in ((cpu.accumulate, 3, 3), (cpu.accumulate_shared, 1, 47)):
-        totals = _totals(packed, structure, blocks, 8)
-        log_likelihood = np.zeros(tiles)
-        run(
-            x, np.empty(0), *packed.kernel_arguments(), packed.thresholds, packed.means,
-            64, 128, 0.25, *totals, log_likelihood, threads=0,
-        )  # fmt: skip
-        sums.append([t.sum(axis=0) for t in totals] + [log_likelihood.sum()])
-    for one, other in zip(*sums, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-9)
-    assert sums[0][0].sum() == pytest.approx(3001)
+    one = _accumulate(cpu.accumulate, packed, structure, x, 3, 3, 64, 1, 1.0)
+    other = _accumulate(cpu.accumulate_shared, packed, structure, x, 1, 47, 64, 128)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-9)
+    assert one[0].sum() == pytest.approx(3001)
 
 
-def test_sparse_and_dense_moments_agree():
-    packed = _packed("full", np.float64)
-    x = np.random.default_rng(1).standard_normal((2000, 7)) * 2
-    sums = []
-    for share in (0.0, 1.0):  # every tile dense, every tile gathered
-        totals = _totals(packed, "full", 1, 8)
-        cpu.accumulate(
-            x, np.empty(0), *packed.kernel_arguments(), packed.thresholds, packed.means,
-            256, 512, share, *totals, np.zeros(1), threads=0,
-        )  # fmt: skip
-        sums.append(totals)
-    for one, other in zip(*sums, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-9)
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical", "tied_spherical"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_lists_and_whole_tiles_agree(structure, dtype):
+    packed = _packed(structure, dtype)
+    x = (np.random.default_rng(1).standard_normal((2001, 7)) * 2).astype(dtype)
+    whole, listed = (
+        _accumulate(cpu.accumulate, packed, structure, x, 1, 1, 256, 1, share)
+        for share in (0.0, 1.0)
+    )
+    rtol = 1e-11 if dtype == np.float64 else 2e-6
+    for a, b in zip(whole, listed, strict=True):
+        scale = np.abs(b).max(initial=0)
+        # Of full moments only the lower triangle is formed, in blocks of different sizes.
+        a, b = (np.tril(m) if m.ndim == 3 else m for m in (np.asarray(a), np.asarray(b)))
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale)
+
+
+@pytest.mark.parametrize("n_windows", [1, 3, 64])
+def test_order_by_label_is_a_stable_sort_of_each_window(n_windows):
+    labels = np.random.default_rng(0).integers(7, size=1001).astype(np.int32)
+    order = np.full(1001, -1, np.int32)
+    cpu.order_by_label(labels, 7, n_windows, order, threads=0)
+    edges = np.arange(n_windows + 1) * 1001 // n_windows
+    for first, last in itertools.pairwise(edges):
+        expected = first + np.argsort(labels[first:last], kind="stable")
+        np.testing.assert_array_equal(order[first:last], expected)
 
 
 def test_float32_scores_are_accurate():
@@ -129,3 +150,26 @@ def test_float32_scores_are_accurate():
     )
     assert fast.dtype == np.float32
     assert np.sqrt(np.mean((fast - truth) ** 2)) < 1e-5
+
+
+def test_a_float32_fit_recovers_small_eigenvalues():
+    # Condition number 1e4: the smallest variance is 1e-4 of the largest.
+    rng = np.random.default_rng(0)
+    n_components, n_features = 4, 16
+    scales = np.logspace(0, -2, n_features)
+    means = 4 * rng.standard_normal((n_components, n_features))
+    bases = np.linalg.qr(rng.standard_normal((n_components, n_features, n_features)))[0]
+    centred = zip(means, bases, strict=True)
+    x = np.concatenate(
+        [m + (rng.standard_normal((3000, n_features)) * scales) @ b for m, b in centred]
+    ).astype(np.float32)
+    smallest = []
+    for dtype in (np.float32, np.float64):
+        mixture = GaussianMixture(
+            n_components, means_init=means, max_iter=20, tol=0, reg_covar=0, random_state=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mixture.fit(x.astype(dtype))
+        smallest.append(np.linalg.eigvalsh(mixture.covariances_.astype(np.float64))[:, 0])
+    np.testing.assert_allclose(smallest[0], smallest[1], rtol=1e-3)

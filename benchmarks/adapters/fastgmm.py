@@ -27,19 +27,13 @@ class FastGMM(Adapter):
             return None
         return getattr(fastgmm, "__version__", None)
 
-    @classmethod
-    def no_switch(cls) -> str | None:
-        """Why skipping cannot be turned off, or None when it can."""
-        return "fastgmm has no switch that turns skipping off"
-
     def __init__(
         self, parameters: Parameters, precision: str, reg_covar: float = 0.0, *, skip: bool = True
     ) -> None:
-        if not skip:
-            raise NotImplementedError(self.no_switch())
         super().__init__(parameters, precision, reg_covar)
         from fastgmm import GaussianMixture
 
+        self._skip = skip
         p = parameters
         self._arguments: dict[str, Any] = {
             "n_components": p.n_components,
@@ -65,6 +59,8 @@ class FastGMM(Adapter):
     def fit(self, x: Array, n_iter: int) -> Fitted:
         from sklearn.exceptions import ConvergenceWarning
 
+        if not self._skip:
+            return self._fit_visiting_all(x, n_iter)
         with warnings.catch_warnings():
             # tol = 0 never converges, by intention
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -73,6 +69,29 @@ class FastGMM(Adapter):
             Parameters(self.parameters.structure, model.weights_, model.means_, model.covariances_),
             int(model.n_iter_),
         )
+
+    def _fit_visiting_all(self, x: Array, n_iter: int) -> Fitted:
+        """The same loop on a backend that leaves nothing out, which no argument asks for."""
+        from fastgmm import covariance
+        from fastgmm.backends.cpu import CPUBackend
+        from fastgmm.em import fit
+        from fastgmm.model import MixtureModel
+        from fastgmm.sources import ArraySource
+
+        p = self.parameters
+        start = MixtureModel.from_covariances(
+            p.weights, p.means, p.covariances, covariance.get(p.structure)
+        )
+        result = fit(
+            ArraySource(x),
+            start,
+            tol=0.0,
+            max_iter=n_iter,
+            reg_covar=self.reg_covar,
+            backend=CPUBackend(skip=False),
+        )
+        m = result.model
+        return Fitted(Parameters(p.structure, m.weights, m.means, m.covariances), result.n_iter)
 
     def kmeans(self, x: Array, n_iter: int) -> Array:
         from fastgmm.backends import choose

@@ -49,11 +49,28 @@ class Backend(ABC):
     def prepare(self, model: MixtureModel, dtype: Any) -> Any:
         """Return the model in the form that the passes take."""
 
+    def all_finite(self, x: Array) -> bool:
+        """Whether no NaN and no infinity is there; may be False for huge numbers too."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(x.sum(dtype=np.float64)))
+
+    def new_order(self) -> Any:
+        """What passes over one chunk of rows may remember for the next; None for nothing."""
+        return None
+
     @abstractmethod
     def accumulate(
-        self, prepared: Any, x: Array, weight: Array | None, about: Array | None = None
+        self,
+        prepared: Any,
+        x: Array,
+        weight: Array | None,
+        about: Array | None = None,
+        order: Any = None,
     ) -> SufficientStatistics:
-        """E-step and sufficient statistics; moments about the means unless ``about`` is given."""
+        """E-step and sufficient statistics; moments about the means unless ``about`` is given.
+
+        ``order`` is what :meth:`new_order` gave for these rows, for the first of many passes.
+        """
 
     @abstractmethod
     def accumulate_given(

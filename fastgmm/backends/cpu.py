@@ -6,57 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.backends import sizes
 from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
-from fastgmm.backends.parameters import Parameters, pack, pad, padded
+from fastgmm.backends.ordering import RowOrder
+from fastgmm.backends.parameters import Parameters, columns, pack, pad, widen
 from fastgmm.backends.threads import threads
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 from fastgmm_kernels import cpu as kernels
 
-# Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
-_TILE_BYTES = 128 * 1024
-# Bytes of the responsibilities of a chunk of rows, which the moments read again: in the cache at
-# best, and enough rows for each of many components.
-_CHUNK_BYTES = (2 * 1024 * 1024, 8 * 1024 * 1024)
-# Bytes of the totals of all blocks of rows; blocks of fewer rows cost more to join than they gain.
-_TOTAL_BYTES = 48 * 1024 * 1024
-_BLOCK_ROWS = 4096
-_BLOCKS = 64
 _NO_WEIGHT = np.empty(0)
-
-
-def _tile(n_features: int, n_components: int, itemsize: int) -> int:
-    """Rows per tile: a multiple of 64 between 64 and 512."""
-    rows = min(
-        _TILE_BYTES // (padded(n_features) * itemsize), 1024 * 1024 // (n_components * itemsize)
-    )
-    return max(min(rows // 64 * 64, 512), 64)
-
-
-def _chunk(tile: int, n_components: int, itemsize: int) -> int:
-    """Rows per chunk, a multiple of the tile."""
-    row = n_components * (itemsize + 2)
-    rows = min(max(16 * n_components, _CHUNK_BYTES[0] // row), _CHUNK_BYTES[1] // row, 65536)
-    return max(rows // tile, 2) * tile
-
-
-def _dense_share(model: MixtureModel) -> float:
-    """Share of a tile's rows above which moments are taken of all of them, without a gather.
-
-    Products of few features cost less than finding the rows that matter.
-    """
-    n_features = model.n_features
-    products = n_features**2 / 2 if model.structure.moments == "full" else 2.0 * n_features
-    return float(np.clip((products - 64) / 2000, 0, 0.25))
-
-
-def _blocks(n_rows: int, n_components: int, width: int, moments: str) -> int:
-    """Blocks of rows with totals of their own; 0 where threads had better share one set."""
-    size = {"full": width * width, "diag": width, "none": 0}[moments] + width + 1
-    wanted = max(min(n_rows // _BLOCK_ROWS, _BLOCKS), 1)
-    room = _TOTAL_BYTES // (8 * n_components * size)
-    return 0 if room < min(wanted, 4) else min(wanted, room)
+# Numbers that NumPy looks at as fast as a kernel would.
+_FEW = 10_000
+_NO_ORDER = np.empty(0, np.int32)
 
 
 def _rows(x: Array) -> Array:
@@ -66,27 +29,63 @@ def _rows(x: Array) -> Array:
     return np.array(x, dtype=x.dtype.newbyteorder("="))
 
 
+def _line(centre: Array) -> Array:
+    """One line of features as wide as the kernels' rows."""
+    return widen(centre[None], columns(len(centre), centre.dtype), centre.dtype)
+
+
 class CPUBackend(Backend):
-    """Numba kernels on the threads of the CPU."""
+    """Numba kernels on the threads of the CPU.
+
+    Parameters
+    ----------
+    skip : bool
+        Leave out what is below rounding. False visits every pair of a row and a component, in the
+        order of the rows: for tests and benchmarks.
+    """
 
     name = "cpu"
 
+    def __init__(self, *, skip: bool = True) -> None:
+        self._skip = skip
+
     def prepare(self, model: MixtureModel, dtype: Any) -> Parameters:
-        return pack(model, dtype)
+        return pack(model, dtype, skip=self._skip)
+
+    def all_finite(self, x: Array) -> bool:
+        x = _rows(x)
+        if x.size < _FEW or not (x.flags.c_contiguous or x.flags.f_contiguous):
+            return super().all_finite(x)
+        out = np.empty(sizes.BLOCKS)
+        kernels.remainders(x.ravel(order="K"), out, threads=threads(4.0 * x.size))
+        return bool(np.isfinite(out.sum()))
+
+    def new_order(self) -> RowOrder | None:
+        return RowOrder() if self._skip else None
 
     def _flops(self, prepared: Parameters, x: Array) -> float:
         n_features = x.shape[1]
         cost = n_features**2 if prepared.factors.ndim == 3 else 4 * n_features
         return x.shape[0] * prepared.means.shape[0] * (cost + 30.0)
 
+    def _early(self, prepared: Parameters) -> int:
+        """Feature from which the exponents so far are looked at, in the order of the rows.
+
+        Where components are fewer than a strip has rows, most matter to some of them.
+        """
+        rows = kernels.strip_rows(prepared.means.itemsize)
+        return sizes.EARLY if len(prepared.means) > 2 * rows else prepared.means.shape[1]
+
     def _tile_for(self, prepared: Parameters, x: Array) -> int:
-        return _tile(x.shape[1], 1, x.itemsize)
+        return sizes.tile(x.shape[1], 1, x.itemsize)
 
     def score_samples(self, prepared: Parameters, x: Array) -> Array:
         out = np.empty(x.shape[0], x.dtype)
         kernels.score_samples(
             _rows(x),
             *prepared.kernel_arguments(),
+            prepared.reach,
+            self._early(prepared),
             self._tile_for(prepared, x),
             out,
             threads=threads(self._flops(prepared, x)),
@@ -99,6 +98,8 @@ class CPUBackend(Backend):
         kernels.predict(
             _rows(x),
             *prepared.kernel_arguments(),
+            prepared.reach,
+            self._early(prepared),
             self._tile_for(prepared, x),
             best,
             labels,
@@ -116,7 +117,9 @@ class CPUBackend(Backend):
         kernels.per_component(
             _rows(x),
             *prepared.kernel_arguments(),
-            _tile(x.shape[1], n_components, x.itemsize),
+            np.full_like(prepared.reach, np.inf),
+            x.shape[1],
+            sizes.tile(x.shape[1], n_components, x.itemsize),
             mode,
             norm,
             out,
@@ -141,41 +144,70 @@ class CPUBackend(Backend):
         x: Array,
         weight: Array | None,
         about: Array | None = None,
+        order: RowOrder | None = None,
     ) -> SufficientStatistics:
         model = prepared.model
         n_rows, n_features = x.shape
-        n_components, width = prepared.means.shape
-        tile = _tile(n_features, n_components, x.itemsize)
-        blocks = _blocks(n_rows, n_components, width, model.structure.moments)
-        count, first, second = _totals(max(blocks, 1), n_components, width, model.structure)
-        log_likelihood = np.zeros(blocks or -(-n_rows // tile))
+        n_components = prepared.means.shape[0]
+        points = prepared.about(about)
+        work = self._flops(prepared, x) / n_rows
+        if work < sizes.ORDER_WORK or n_rows < sizes.ORDER_ROWS * n_components:
+            order = None
+        ordered = order is not None and len(order.index) > 0
+        label = order is not None and order.wants_labels(n_rows)
+        # In order a tile meets few components: their lines stay in the cache however many.
+        tile = sizes.tile(n_features, 1 if ordered else n_components, x.itemsize)
+        blocks = sizes.blocks(n_rows, n_components, points.shape[1], model.structure.moments)
+        count, first, second = sizes.totals(max(blocks, 1), points, n_features, model.structure)
+        windows = sizes.windows(n_rows, x.itemsize * n_features, n_components, max(blocks, 1))
+        cut: tuple[float, ...] = (sizes.chunk(points, tile),)
+        if blocks:
+            cut = windows, sizes.dense_share(model)
+        parts = blocks or -(-n_rows // tile)
+        log_likelihood, visited = np.zeros(parts), np.zeros(parts)
         run = kernels.accumulate if blocks else kernels.accumulate_shared
-        points = model.means if about is None else about
-        kernel_points = prepared.means
-        if about is not None:
-            kernel_points = pad(about - prepared.centre.astype(np.float64), (1,), x.dtype)
         run(
             _rows(x),
+            _NO_ORDER if order is None else order.index,
+            _NO_ORDER if order is None else order.labels,
             _NO_WEIGHT if weight is None else weight,
             *prepared.kernel_arguments(),
+            prepared.reach,
+            sizes.EARLY if ordered else self._early(prepared),
             prepared.thresholds,
-            kernel_points,
+            points,
             tile,
-            _chunk(tile, n_components, x.itemsize),
-            _dense_share(model),
+            *cut,
+            label,
             count,
             first,
             second,
             log_likelihood,
+            visited,
             threads=threads(2 * self._flops(prepared, x)),
         )
-        counts, sums, squares = _collect(count, first, second, n_features, model.structure)
-        if model.structure.tied:
-            sums = prepared.unwhiten(sums)
+        if label and order is not None:
+            strips = -(-n_rows // kernels.strip_rows(x.itemsize))
+            if order.worth(visited.sum() / (strips * n_components)):
+                self._reorder(order, n_components, max(blocks, 1) * windows)
+        counts, sums, squares = sizes.collect(count, first, second, n_features, model.structure)
         total = float(n_rows) if weight is None else float(weight.sum())
-        log_likelihood_sum = float(log_likelihood.sum())
         return SufficientStatistics(
-            counts, sums, squares, points, log_likelihood_sum, total, n_rows
+            counts,
+            sums,
+            squares,
+            model.means if about is None else about,
+            float(log_likelihood.sum()),
+            total,
+            n_rows,
+        )
+
+    def _reorder(self, order: RowOrder, n_components: int, windows: int) -> None:
+        n_rows = len(order.labels)
+        if len(order.index) == 0:
+            order.index = np.empty(n_rows, np.int32)
+        kernels.order_by_label(
+            order.labels, n_components, windows, order.index, threads=threads(8.0 * n_rows)
         )
 
     def accumulate_given(
@@ -189,33 +221,32 @@ class CPUBackend(Backend):
         resp: Array | None = None,
     ) -> SufficientStatistics:
         n_rows, n_features = x.shape
-        n_components = about.shape[0]
-        tile = _tile(n_features, n_components, x.itemsize)
-        width = padded(n_features)
-        blocks = max(_blocks(n_rows, n_components, width, structure.moments), 1)
-        count, first, second = _totals(blocks, n_components, width, structure)
+        tile = sizes.tile(n_features, 1, x.itemsize)
         centre = about.mean(axis=0).astype(x.dtype)
+        relative = about - centre.astype(np.float64)
+        points = widen(relative, columns(n_features, x.dtype), x.dtype)
+        blocks = max(sizes.blocks(n_rows, len(about), points.shape[1], structure.moments), 1)
+        count, first, second = sizes.totals(blocks, points, n_features, structure)
         kernels.accumulate_given(
             _rows(x),
-            _NO_WEIGHT if weight is None else weight,
             np.empty(0, np.int32) if labels is None else labels.astype(np.int32),
             np.empty((0, 0), x.dtype) if resp is None else np.ascontiguousarray(resp, x.dtype),
-            centre,
-            pad(about - centre.astype(np.float64), (1,), x.dtype),
+            _NO_WEIGHT if weight is None else weight,
+            _line(centre),
+            points,
             tile,
-            _chunk(tile, n_components, x.itemsize),
             count,
             first,
             second,
             threads=threads(float(n_rows) * n_features**2),
         )
-        counts, sums, squares = _collect(count, first, second, n_features, structure)
+        counts, sums, squares = sizes.collect(count, first, second, n_features, structure)
         total = float(n_rows) if weight is None else float(weight.sum())
         return SufficientStatistics(counts, sums, squares, about, 0.0, total, n_rows)
 
     def summarise(self, x: Array) -> FeatureSummary:
         n_rows, n_features = x.shape
-        n_blocks = min(_BLOCKS, -(-n_rows // 256))
+        n_blocks = min(sizes.BLOCKS, -(-n_rows // 256))
         origin = x[0].astype(np.float64)
         sums = np.zeros((2, n_blocks, n_features))
         extremes = np.empty((2, n_blocks, n_features))
@@ -229,10 +260,9 @@ class CPUBackend(Backend):
     def kmeans_step(self, x: Array, weight: Array | None, centroids: Array) -> KMeansStep:
         n_rows, n_features = x.shape
         n_components = centroids.shape[0]
-        tile = _tile(n_features, 1, x.itemsize)
-        width = padded(n_features)
-        room = _TOTAL_BYTES // (8 * n_components * (width + 1))
-        n_blocks = max(min(_BLOCKS, -(-n_rows // tile), room), min(4, -(-n_rows // tile)))
+        tile = sizes.tile(n_features, 1, x.itemsize)
+        width = columns(n_features, x.dtype)
+        n_blocks = sizes.kmeans_blocks(n_rows, n_components, width, tile)
         centre = centroids.mean(axis=0).astype(x.dtype)
         labels = np.empty(n_rows, np.int32)
         count = np.zeros((n_blocks, n_components))
@@ -241,7 +271,7 @@ class CPUBackend(Backend):
         kernels.kmeans_step(
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
-            centre,
+            _line(centre),
             pad(centroids - centre.astype(np.float64), (1,), x.dtype),
             tile,
             labels,
@@ -258,10 +288,10 @@ class CPUBackend(Backend):
         if closest is None:
             closest = np.full(x.shape[0], np.inf, x.dtype)
         centre = point.astype(x.dtype)
-        tile = _tile(x.shape[1], 1, x.itemsize)
+        tile = sizes.tile(x.shape[1], 1, x.itemsize)
         origin = pad(point[None] - centre, (1,), x.dtype)
         kernels.update_closest(
-            _rows(x), centre, origin, tile, closest, threads=threads(4.0 * x.size)
+            _rows(x), _line(centre), origin, tile, closest, threads=threads(4.0 * x.size)
         )
         return closest
 
@@ -269,12 +299,12 @@ class CPUBackend(Backend):
         self, x: Array, weight: Array | None, candidates: Array, closest: Array
     ) -> Array:
         centre = candidates.mean(axis=0).astype(x.dtype)
-        tile = _tile(x.shape[1], 1, x.itemsize)
-        potential = np.zeros((min(_BLOCKS, -(-x.shape[0] // tile)), candidates.shape[0]))
+        tile = sizes.tile(x.shape[1], 1, x.itemsize)
+        potential = np.zeros((min(sizes.BLOCKS, -(-x.shape[0] // tile)), candidates.shape[0]))
         kernels.candidate_potentials(
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
-            centre,
+            _line(centre),
             pad(candidates - centre.astype(np.float64), (1,), x.dtype),
             tile,
             closest,
@@ -282,30 +312,3 @@ class CPUBackend(Backend):
             threads=threads(4.0 * x.size * candidates.shape[0]),
         )
         return potential
-
-
-def _totals(
-    blocks: int, n_components: int, width: int, structure: CovarianceStructure
-) -> tuple[Array, Array, Array]:
-    last = {"full": (width, width), "diag": (width,), "none": (0,)}[structure.moments]
-    return (
-        np.zeros((blocks, n_components)),
-        np.zeros((blocks, n_components, width)),
-        np.zeros((blocks, n_components, *last)),
-    )
-
-
-def _collect(
-    count: Array, first: Array, second: Array, n_features: int, structure: CovarianceStructure
-) -> tuple[Array, Array, Array]:
-    """Add the blocks in order, drop the padding, mirror the triangle."""
-    sums = np.ascontiguousarray(first.sum(axis=0)[:, :n_features])
-    if structure.moments == "none":
-        return count.sum(axis=0), sums, np.empty(0)
-    squares = second.sum(axis=0) if len(second) > 1 else second[0]
-    if structure.moments == "diag":
-        return count.sum(axis=0), sums, np.ascontiguousarray(squares[:, :n_features])
-    squares = squares[:, :n_features, :n_features]
-    lower = np.tril(squares, -1)
-    squares = lower + np.swapaxes(lower, 1, 2) + squares * np.eye(n_features)
-    return count.sum(axis=0), sums, squares

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack
 
 from fastgmm.model import MixtureModel
+from fastgmm_kernels import cpu as kernels
 
 Array = np.ndarray
 
@@ -28,13 +28,42 @@ def pad(array: Array, axes: tuple[int, ...], dtype: Any) -> Array:
     return result
 
 
+def columns(n_features: int, dtype: Any) -> int:
+    """Entries of a row of features in memory: D rounded up to whole vectors and to eights."""
+    step = max(kernels.REGISTER_BYTES // np.dtype(dtype).itemsize, 8)
+    return -(-n_features // step) * step
+
+
+def widen(array: Array, width: int, dtype: Any) -> Array:
+    """C-contiguous copy with zeros appended to the last axis."""
+    result = np.zeros((*array.shape[:-1], width), dtype)
+    result[..., : array.shape[-1]] = array
+    return result
+
+
+def panels(factors: Array, dtype: Any) -> Array:
+    """Lower triangular factors (K, D, D) as the kernels read them: (K, P, 4).
+
+    Panel p holds lines 4 p to 4 p + 3, column after column up to the diagonal.
+    """
+    square = pad(factors, (1, 2), dtype)
+    n_components, width, _ = square.shape
+    result = np.empty((n_components, width * (width + 4) // 8, 4), dtype)
+    place = 0
+    for j in range(0, width, 4):
+        result[:, place : place + j + 4] = np.swapaxes(square[:, j : j + 4, : j + 4], 1, 2)
+        place += j + 4
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Parameters:
     """Arguments of the kernels for one model and dtype.
 
     The factor 1/2 of the exponent lies in ``whiten`` and ``factors``: a row's weighted
     log-probability is constants_k - |factors_k (whiten (x - centre) - means_k)|^2, with
-    ``factors`` the square itself in the spherical case.
+    ``factors`` the square itself in the spherical case. ``reach`` and ``thresholds`` say what may
+    be skipped (see ``fastgmm_kernels.cpu.skip``).
     """
 
     model: MixtureModel
@@ -43,28 +72,29 @@ class Parameters:
     means: Array
     factors: Array
     constants: Array
+    reach: Array
     thresholds: Array
 
     def kernel_arguments(self) -> tuple[Array, ...]:
         """The arguments that all passes share, in order."""
-        return self.centre, self.whiten, self.means, self.factors, self.constants
+        width = columns(len(self.centre), self.centre.dtype)
+        centre = widen(self.centre[None], width, self.centre.dtype)
+        return centre, self.whiten, self.means, self.factors, self.constants
 
-    def unwhiten(self, first: Array) -> Array:
-        """First moments (K, D) of whitened rows in the coordinates of the rows."""
-        if self.whiten.shape[0] == 0:
-            return first
-        factor = self.model.precisions_cholesky
-        if factor.ndim == 1:
-            return first / (_ROOT_HALF * factor)
-        # dtrtri and not a solver: OpenBLAS starts threads for the latter at any size.
-        return first @ (lapack.dtrtri(factor)[0] / _ROOT_HALF)
+    def about(self, points: Array | None) -> Array:
+        """Reference points of moments, the means by default, as the kernels take them: (K, C)."""
+        points = self.model.means if points is None else points
+        relative = points - self.centre.astype(np.float64)
+        dtype = self.means.dtype
+        return widen(relative, columns(points.shape[1], dtype), dtype)
 
 
-def pack(model: MixtureModel, dtype: Any) -> Parameters:
+def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     """Bring a model into the form of the kernels.
 
     Means and rows are taken relative to the mean of the mixture, rounded to the precision of the
-    rows: data far from 0 keeps its digits.
+    rows: data far from 0 keeps its digits. Without ``skip`` every pair of a row and a component
+    is visited.
     """
     structure, n_features = model.structure, model.n_features
     dtype = np.dtype(dtype)
@@ -72,31 +102,37 @@ def pack(model: MixtureModel, dtype: Any) -> Parameters:
     centre = (shares @ (model.means - model.means[0]) + model.means[0]).astype(dtype)
     means = model.means - centre.astype(np.float64)
     factor = model.precisions_cholesky
-    whiten = np.empty((0, 0))
+    whiten = np.empty((0, 0, 0), dtype)
     if structure.tied and structure.family == "full":
-        whiten = pad(_ROOT_HALF * factor.T, (0, 1), np.float64)
+        whiten = panels(_ROOT_HALF * factor.T[None], dtype)
         means = means @ (_ROOT_HALF * factor)
     elif structure.tied and structure.family == "diag":
-        whiten = pad(_ROOT_HALF * factor[None], (1,), np.float64)
+        whiten = pad(_ROOT_HALF * factor[None, None], (2,), dtype)
         means = means * (_ROOT_HALF * factor)
     if structure.tied:
         square = 0.5 * factor**2 if structure.family == "spherical" else np.float64(1)
         factors = np.full(model.n_components, square, dtype)
     elif structure.family == "full":
-        factors = pad(_ROOT_HALF * np.swapaxes(factor, 1, 2), (1, 2), dtype)
+        factors = panels(_ROOT_HALF * np.swapaxes(factor, 1, 2), dtype)
     elif structure.family == "diag":
         factors = pad(_ROOT_HALF * factor, (1,), dtype)
     else:
         factors = (0.5 * factor**2).astype(dtype)
-    constants = model.log_weights() + model.log_determinants()
-    constants = constants - 0.5 * n_features * np.log(2 * np.pi)
+    heights = np.broadcast_to(model.log_determinants(), model.weights.shape)
+    heights = heights - 0.5 * n_features * np.log(2 * np.pi)
     half_ulp = np.finfo(dtype).eps / 2
+    # A component without weight matters to no row.
+    reach = np.where(model.weights > 0, heights - np.log(half_ulp), -np.inf)
+    thresholds = half_ulp * model.weights
+    if not skip:
+        reach, thresholds = np.full_like(reach, np.inf), np.zeros_like(thresholds)
     return Parameters(
         model,
         centre,
-        whiten.astype(dtype),
+        whiten,
         pad(means, (1,), dtype),
         factors,
-        constants.astype(dtype),
-        (half_ulp * model.weights).astype(dtype),
+        (model.log_weights() + heights).astype(dtype),
+        reach.astype(dtype),
+        thresholds.astype(dtype),
     )

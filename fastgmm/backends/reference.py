@@ -69,6 +69,7 @@ class ReferenceBackend(Backend):
         x: Array,
         weight: Array | None,
         about: Array | None = None,
+        order: Any = None,
     ) -> SufficientStatistics:
         norm = logsumexp(self._log_prob(prepared, x), axis=1)
         resp = self.responsibilities(prepared, x.astype(np.float64))

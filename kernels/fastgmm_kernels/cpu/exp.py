@@ -1,82 +1,128 @@
-"""exp as plain arithmetic, so that LLVM vectorises it; Numba's own is a scalar library call.
+"""exp of vectors as plain arithmetic: Numba's own is a scalar library call.
 
 x = n log 2 + r with |r| <= log(2)/2, exp(x) = 2^n p(r). The subtraction of n log 2 is done in two
-steps (Cody and Waite) and must not be re-associated, hence its own fastmath flags.
+steps (Cody and Waite).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-_OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "boundscheck": False}
+from .lanes import shuffle
+from .simd import REGISTER_BYTES, emit_fma
 
 _LOG2E = 1.4426950408889634
-# Below, exp(x) is not a normal number of the precision: the result is 0.
-_LOWEST = {32: np.float32(-87.0), 64: -708.0}
-_LN2_HIGH = {32: np.float32(0.693359375), 64: 6.93147180369123816490e-01}
-_LN2_LOW = {32: np.float32(-2.12194440e-4), 64: 1.90821492927058770002e-10}
+# At ``lowest`` and below, the result is 0, or with 512 bits a number without weight.
+# Coefficients of r^2 upwards, highest first: minimax on |r| <= log(2)/2 in single precision (the
+# classic ones); Taylor to r^13 in double, with a remainder below 1e-17.
+_SINGLE = {
+    "lowest": -110.0 if REGISTER_BYTES == 64 else -87.0,
+    "ln2": (0.693359375, -2.12194440e-4),
+    "bias": 127,
+    "mantissa": 23,
+    "polynomial": (
+        1.9875691500e-4,
+        1.3981999507e-3,
+        8.3334519073e-3,
+        4.1665795894e-2,
+        1.6666665459e-1,
+        5.0000001201e-1,
+    ),
+}
+_DOUBLE = {
+    "lowest": -760.0 if REGISTER_BYTES == 64 else -708.0,
+    "ln2": (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+    "bias": 1023,
+    "mantissa": 52,
+    "polynomial": (
+        1 / 6227020800,
+        1 / 479001600,
+        1 / 39916800,
+        1 / 3628800,
+        1 / 362880,
+        1 / 40320,
+        1 / 5040,
+        1 / 720,
+        1 / 120,
+        1 / 24,
+        1 / 6,
+        1 / 2,
+    ),
+}
+
+
+def _call(builder, name, arguments):
+    vector = arguments[0].type
+    kind = ir.FunctionType(vector, [value.type for value in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _scale_registers(builder, p, n, bits):
+    """2^n p, register by register: one instruction where the machine has 512 bits."""
+    lanes = 512 // bits
+    suffix = "ps" if bits == 32 else "pd"
+    number = ir.IntType(32)
+    parts = []
+    for start in range(0, p.type.count, lanes):
+        places = list(range(start, start + lanes))
+        part = shuffle(builder, p, p, places)
+        arguments = [
+            part,
+            shuffle(builder, n, n, places),
+            ir.Constant(part.type, None),
+            ir.Constant(ir.IntType(lanes), -1),
+            ir.Constant(number, 4),  # round as set
+        ]
+        parts.append(_call(builder, f"llvm.x86.avx512.mask.scalef.{suffix}.512", arguments))
+    while len(parts) > 1:
+        size = parts[0].type.count
+        parts = [
+            shuffle(builder, a, b, list(range(2 * size)))
+            for a, b in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    return parts[0]
+
+
+def _emit(builder, x, table, bits):
+    vector = x.type
+
+    def constant(value, kind=vector):
+        return ir.Constant(kind, [value] * vector.count)
+
+    lowest = constant(table["lowest"])
+    normal = builder.fcmp_ordered(">", x, lowest)
+    clamped = builder.select(normal, x, lowest)
+    n = _call(
+        builder,
+        f"llvm.floor.v{vector.count}f{bits}",
+        [emit_fma(builder, clamped, constant(_LOG2E), constant(0.5))],
+    )
+    high, low = table["ln2"]
+    r = emit_fma(builder, n, constant(-high), clamped)
+    r = emit_fma(builder, n, constant(-low), r)
+    first, *rest = (constant(c) for c in table["polynomial"])
+    p = first
+    for coefficient in rest:
+        p = emit_fma(builder, p, r, coefficient)
+    p = emit_fma(builder, p, builder.fmul(r, r), builder.fadd(r, constant(1.0)))
+    if REGISTER_BYTES == 64:
+        # Below the normal numbers it gives what is left of them, and in the end 0.
+        return _scale_registers(builder, p, n, bits)
+    whole = ir.VectorType(ir.IntType(bits), vector.count)
+    shifted = builder.add(builder.fptosi(n, whole), constant(table["bias"], whole))
+    scale = builder.bitcast(builder.shl(shifted, constant(table["mantissa"], whole)), vector)
+    return builder.select(normal, builder.fmul(p, scale), constant(0.0))
 
 
 @intrinsic
-def _as_float(typingctx, bits):
-    """The float whose bit pattern is the integer ``bits``."""
-    result = types.float32 if bits == types.int32 else types.float64
+def exp(typingctx, x):
+    """Exponential of a vector of numbers of at most 88 (709); 0 far below the normal ones."""
 
     def codegen(context, builder, signature, args):
-        kind = ir.FloatType() if signature.return_type == types.float32 else ir.DoubleType()
-        return builder.bitcast(args[0], kind)
+        single = signature.return_type.dtype == types.float32
+        return _emit(builder, args[0], _SINGLE if single else _DOUBLE, 32 if single else 64)
 
-    return result(bits), codegen
-
-
-def exp(x):
-    """Exponential of a float32 or float64 scalar; 0 where the result would not be normal."""
-    return math.exp(x)
-
-
-@overload(exp, jit_options=_OPTIONS)
-def _exp(x):
-    if x == types.float32:
-        lowest, high, low = _LOWEST[32], _LN2_HIGH[32], _LN2_LOW[32]
-        log2e, half, one = np.float32(_LOG2E), np.float32(0.5), np.float32(1.0)
-        # Minimax on |r| <= log(2)/2 (the classic single-precision coefficients).
-        p0, p1 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3)
-        p2, p3 = np.float32(8.3334519073e-3), np.float32(4.1665795894e-2)
-        p4, p5 = np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-
-        def exp32(x):
-            clamped = max(x, lowest)
-            n = np.floor(clamped * log2e + half)
-            r = clamped - n * high
-            r = r - n * low
-            p = ((((p0 * r + p1) * r + p2) * r + p3) * r + p4) * r + p5
-            p = p * (r * r) + (r + one)
-            scale = _as_float(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-            return p * scale if x >= lowest else np.float32(0.0)
-
-        return exp32
-
-    lowest64, high64, low64 = _LOWEST[64], _LN2_HIGH[64], _LN2_LOW[64]
-    # Taylor to r^13: the remainder is below 1e-17 on |r| <= log(2)/2.
-    c13, c12, c11, c10 = 1 / 6227020800, 1 / 479001600, 1 / 39916800, 1 / 3628800
-    c9, c8, c7, c6 = 1 / 362880, 1 / 40320, 1 / 5040, 1 / 720
-    c5, c4, c3 = 1 / 120, 1 / 24, 1 / 6
-
-    def exp64(x):
-        clamped = max(x, lowest64)
-        n = np.floor(clamped * _LOG2E + 0.5)
-        r = clamped - n * high64
-        r = r - n * low64
-        p = ((((c13 * r + c12) * r + c11) * r + c10) * r + c9) * r + c8
-        p = ((((p * r + c7) * r + c6) * r + c5) * r + c4) * r + c3
-        p = (p * r + 0.5) * (r * r) + (r + 1.0)
-        scale = _as_float((np.int64(n) + np.int64(1023)) << np.int64(52))
-        return p * scale if x >= lowest64 else 0.0
-
-    return exp64
+    return x(x), codegen

@@ -57,13 +57,23 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a helper that is called from passes (no threads of its own)."""
+    """Compile a helper that is called from passes: it has no threads and allocates nothing.
+
+    It counts no references either. Each call would count those of all its arrays, most of which
+    all threads share: more work than many a helper does.
+    """
+    return _compile(function, _nrt=False)
+
+
+def allocating(function: Callable[..., Any]) -> Any:
+    """Compile a helper that returns new arrays."""
     return _compile(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a helper into each of its callers: its results stay in their registers."""
-    return numba.njit(inline="always", **OPTIONS)(function)
+    options: dict[str, Any] = {"inline": "always", "_nrt": False, **OPTIONS}
+    return numba.njit(**options)(function)
 
 
 class Driver:

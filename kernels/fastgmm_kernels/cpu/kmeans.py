@@ -5,55 +5,91 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .jit import driver, kernel
-from .score import fold_best
-from .spherical import log_prob_spherical
-from .tile import block_range, load_tile, row_stride
+from .jit import driver, inlined, kernel
+from .lanes import add_to
+from .simd import (
+    add,
+    at,
+    fma,
+    lanes,
+    load,
+    load_strip,
+    minimum,
+    multiply,
+    select_below,
+    splat,
+    store,
+    strip_lanes,
+    subtract,
+    zero_strip,
+)
+from .tile import block_range, load_rows, row_stride, scratch
 
-_GROUP = 16
+
+@inlined
+def _square(z, centroids, k, i, t, q):
+    """q + (z - c)^2 of feature ``i``."""
+    x = subtract(load_strip(z, i, t), at(centroids, k, i))
+    return fma(x, x, q)
+
+
+@kernel
+def _nearest(z, centroids, n, best):
+    """best[0] = squared distance of the nearest centroid, best[1] = its number; the first wins."""
+    for t in range(0, n, strip_lanes(z)):
+        label = zero_strip(z)
+        least = splat(label, np.inf)
+        for k in range(centroids.shape[0]):
+            q = zero_strip(z)
+            p = q
+            for i in range(0, z.shape[0], 4):
+                q = _square(z, centroids, k, i, t, q)
+                p = _square(z, centroids, k, i + 1, t, p)
+                q = _square(z, centroids, k, i + 2, t, q)
+                p = _square(z, centroids, k, i + 3, t, p)
+            q = add(q, p)
+            label = select_below(q, least, splat(q, k), label)
+            least = minimum(q, least)
+        store(best, 0, t, least)
+        store(best, 1, t, label)
 
 
 @driver
 def kmeans_step(x, weight, centre, centroids, tile, labels, count, sums, inertia):
     """Assign each row to its nearest centroid and sum the rows of each.
 
-    ``labels`` (N,) int32 is written; count (B, K), sums (B, K, D') and inertia (B,) are zero on
+    ``labels`` (N,) int32 is written; count (B, K), sums (B, K, C) and inertia (B,) are zero on
     entry, float64, one set per block of rows. Sums are of the centred rows.
     """
     n_rows = x.shape[0]
-    n_components, padded = centroids.shape
+    padded = centroids.shape[1]
     n_tiles = (n_rows + tile - 1) // tile
     n_blocks = count.shape[0]
     dtype = centroids.dtype
     stride = row_stride(tile, centroids.itemsize)
-    one = np.ones(n_components, dtype)
-    zero = np.zeros(n_components, dtype)
+    none = np.empty((0, 0, 0), dtype)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, padded), dtype)
     for block in prange(n_blocks):
-        z = np.empty((padded, stride), dtype)
-        none = np.empty((0, 0), dtype)
-        lp = np.empty((_GROUP, stride), dtype)
-        best = np.empty(tile, dtype)
-        label = np.empty(tile, np.int32)
+        z, raw = scratch(columns, stride, centroids)[:padded], scratch(0, stride, centroids)
+        rows = scratch(tile, columns, centroids)
+        best = scratch(2, stride, centroids)
+        counts, totals = count[block], sums[block]
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
             n = min(tile, n_rows - start)
-            load_tile(x, start, n, centre, none, none, z)
-            best[:] = -np.inf
-            label[:] = 0
-            for k in range(0, n_components, _GROUP):
-                last = min(k + _GROUP, n_components)
-                log_prob_spherical(z, centroids, one, zero, k, last, lp, n)
-                fold_best(lp, k, last - k, n, best, label)
+            load_rows(x, no_order, start, n, centre, none, origin, rows, raw, z)
+            _nearest(z, centroids, n, best)
             for t in range(n):
-                k = label[t]
+                k = np.intp(best[1, t])
                 w = weight[start + t] if weight.shape[0] > 0 else 1.0
                 labels[start + t] = k
-                inertia[block] -= w * best[t]
-                count[block, k] += w
-                row = sums[block, k]
-                for d in range(padded):
-                    row[d] += w * z[d, t]
+                inertia[block] += w * best[0, t]
+                counts[k] += w
+                for c in range(0, columns, lanes(rows)):
+                    add_to(totals, k * columns + c, multiply(load(rows, t, c), dtype.type(w)))
 
 
 @kernel
@@ -76,14 +112,18 @@ def candidate_potentials(x, weight, centre, candidates, tile, closest, potential
     n_parts = potential.shape[0]
     dtype = candidates.dtype
     stride = row_stride(tile, candidates.itemsize)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, padded), dtype)
     for part in prange(n_parts):
-        z = np.empty((padded, stride), dtype)
-        none = np.empty((0, 0), dtype)
+        z = scratch(columns, stride, candidates)[:padded]
+        rows = scratch(tile, columns, candidates)
+        none, raw = np.empty((0, 0, 0), dtype), scratch(0, stride, candidates)
         q = np.empty(tile, dtype)
         first, last = block_range(part, n_parts, n_rows)
         for start in range(first, last, tile):
             n = min(tile, last - start)
-            load_tile(x, start, n, centre, none, none, z)
+            load_rows(x, no_order, start, n, centre, none, origin, rows, raw, z)
             for c in range(n_candidates):
                 _squared_distances(z, candidates, c, n, q)
                 total = 0.0
@@ -102,15 +142,19 @@ def update_closest(x, centre, candidates, tile, closest):
     dtype = candidates.dtype
     stride = row_stride(tile, candidates.itemsize)
     n_blocks = min(64, n_tiles)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, padded), dtype)
     for block in prange(n_blocks):
-        z = np.empty((padded, stride), dtype)
-        none = np.empty((0, 0), dtype)
+        z = scratch(columns, stride, candidates)[:padded]
+        rows = scratch(tile, columns, candidates)
+        none, raw = np.empty((0, 0, 0), dtype), scratch(0, stride, candidates)
         q = np.empty(tile, dtype)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
             n = min(tile, n_rows - start)
-            load_tile(x, start, n, centre, none, none, z)
+            load_rows(x, no_order, start, n, centre, none, origin, rows, raw, z)
             _squared_distances(z, candidates, 0, n, q)
             for t in range(n):
                 closest[start + t] = min(closest[start + t], q[t])

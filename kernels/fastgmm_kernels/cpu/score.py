@@ -8,9 +8,24 @@ import numpy as np
 from numba import prange
 
 from .exp import exp
+from .expect import largest, normalise
 from .jit import driver, kernel
-from .structure import log_prob
-from .tile import block_range, load_tile, row_stride
+from .lanes import bits_above, lowest_bit
+from .simd import (
+    add,
+    load_strip,
+    maximum,
+    multiply,
+    select_below,
+    splat,
+    store,
+    strip_lanes,
+    subtract,
+    zero_strip,
+)
+from .skip import STATES, SUM, TOP, begin_tile
+from .structure import visit
+from .tile import block_range, load_rows, row_stride, scratch
 
 # Blocks of rows that threads take; fixed, so that results do not depend on the threads.
 _BLOCKS = 64
@@ -19,173 +34,173 @@ _GROUP = 16
 
 
 @kernel
-def _fold_sum(lp, group, n, top, reference, total):
-    """One step of the online log-sum-exp: log-likelihood so far = top + log(total)."""
-    for t in range(n):
-        reference[t] = top[t]
-    for k in range(group):
-        row = lp[k]
-        for t in range(n):
-            top[t] = max(top[t], row[t])
-    for t in range(n):
-        # A row that every component so far puts at -inf: any finite reference will do.
-        finite = top[t] if top[t] > -np.inf else top.dtype.type(0)
-        total[t] *= exp(reference[t] - finite)
-        reference[t] = finite
-    for k in range(group):
-        row = lp[k]
-        for t in range(n):
-            total[t] += exp(row[t] - reference[t])
+def _fold_sum(lp, masks, lines, n, state):
+    """One step of the online log-sum-exp: log-likelihood so far = top + log(sum)."""
+    strips = 0
+    for a in range(lines):
+        strips |= masks[a]
+    for t in range(0, n, strip_lanes(lp)):
+        if strips >> (t // strip_lanes(lp)) & 1:
+            before = load_strip(state, TOP, t)
+            top = before
+            for a in range(lines):
+                if masks[a] >> (t // strip_lanes(lp)) & 1:
+                    top = maximum(load_strip(lp, a, t), top)
+            store(state, TOP, t, top)
+            # A row that every component so far puts at -inf: any finite reference will do.
+            reference = select_below(splat(top, -np.inf), top, top, zero_strip(lp))
+            total = multiply(load_strip(state, SUM, t), exp(subtract(before, reference)))
+            for a in range(lines):
+                if masks[a] >> (t // strip_lanes(lp)) & 1:
+                    total = add(total, exp(subtract(load_strip(lp, a, t), reference)))
+            store(state, SUM, t, total)
 
 
 @driver
-def score_samples(x, centre, whiten, means, factors, constants, tile, out):
+def score_samples(x, centre, whiten, means, factors, constants, reach, early, tile, out):
     """out[n] = log sum_k w_k p_k(x_n), by one online log-sum-exp."""
     n_rows = x.shape[0]
     n_components = means.shape[0]
     n_tiles = (n_rows + tile - 1) // tile
     stride = row_stride(tile, out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
+    tallest = largest(constants)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, means.shape[1]), means.dtype)
     for block in prange(n_blocks):
-        z = np.empty((means.shape[1], stride), out.dtype)
-        raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), out.dtype)
-        lp = np.empty((_GROUP, stride), out.dtype)
-        top = np.empty(tile, out.dtype)
-        reference = np.empty(tile, out.dtype)
-        total = np.empty(tile, out.dtype)
+        rows = scratch(tile, columns, means)
+        z = scratch(columns, stride, means)[: means.shape[1]]
+        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
+        lp = scratch(_GROUP + 1, stride, means)
+        active, masks = np.empty(_GROUP + 1, np.int64), np.empty(_GROUP + 1, np.int64)
+        state = scratch(STATES, stride, means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
             n = min(tile, n_rows - start)
-            load_tile(x, start, n, centre, whiten, raw, z)
-            top[:] = -np.inf
-            total[:] = 0
+            load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
+            begin_tile(state, z, raw, n, tallest)
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                log_prob(z, means, factors, constants, k, last, lp, n)
-                _fold_sum(lp, last - k, n, top, reference, total)
+                lines = visit(
+                    z, means, factors, constants, reach, early, k, last, n, state, lp, 0, active,
+                    masks,
+                )  # fmt: skip
+                _fold_sum(lp, masks, lines, n, state)
             for t in range(n):
-                out[start + t] = top[t] + math.log(total[t])
+                out[start + t] = state[TOP, t] + math.log(state[SUM, t])
 
 
 @kernel
-def fold_best(lp, first, group, n, best, label):
-    """Running maximum and its component; the first wins a tie."""
-    for k in range(group):
-        row = lp[k]
-        number = np.int32(first + k)
-        for t in range(n):
-            better = row[t] > best[t]
-            best[t] = row[t] if better else best[t]
-            label[t] = number if better else label[t]
+def _fold_label(lp, a, mask, k, n, state, label):
+    """Label the rows whose largest log-probability so far is that of component k."""
+    for t in range(0, n, strip_lanes(state)):
+        if mask >> (t // strip_lanes(lp)) & 1:
+            top, value = load_strip(state, TOP, t), load_strip(lp, a, t)
+            bits = bits_above(value, top)
+            store(state, TOP, t, maximum(value, top))
+            while bits != 0:
+                label[t + lowest_bit(bits)] = k
+                bits &= bits - np.uint64(1)
 
 
 @driver
-def predict(x, centre, whiten, means, factors, constants, tile, best_out, label_out):
-    """label_out[n] = argmax_k w_k p_k(x_n) and best_out[n] its logarithm."""
+def predict(x, centre, whiten, means, factors, constants, reach, early, tile, best_out, label_out):
+    """label_out[n] = argmax_k w_k p_k(x_n), the first wins a tie; best_out[n] its logarithm."""
     n_rows = x.shape[0]
     n_components = means.shape[0]
     n_tiles = (n_rows + tile - 1) // tile
     stride = row_stride(tile, best_out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
+    tallest = largest(constants)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, means.shape[1]), means.dtype)
     for block in prange(n_blocks):
-        z = np.empty((means.shape[1], stride), best_out.dtype)
-        raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), best_out.dtype)
-        lp = np.empty((_GROUP, stride), best_out.dtype)
-        label = np.empty(tile, np.int32)
+        rows = scratch(tile, columns, means)
+        z = scratch(columns, stride, means)[: means.shape[1]]
+        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
+        lp = scratch(_GROUP + 1, stride, means)
+        active, masks = np.empty(_GROUP + 1, np.int64), np.empty(_GROUP + 1, np.int64)
+        state = scratch(STATES, stride, means)
+        label = np.empty(stride, np.int64)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
             n = min(tile, n_rows - start)
-            load_tile(x, start, n, centre, whiten, raw, z)
-            best = best_out[start : start + n]
-            best[:] = -np.inf
+            load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
+            begin_tile(state, z, raw, n, tallest)
             label[:] = 0
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                log_prob(z, means, factors, constants, k, last, lp, n)
-                fold_best(lp, k, last - k, n, best, label)
+                lines = visit(
+                    z, means, factors, constants, reach, early, k, last, n, state, lp, 0, active,
+                    masks,
+                )  # fmt: skip
+                for a in range(lines):
+                    _fold_label(lp, a, masks[a], active[a], n, state, label)
             for t in range(n):
                 label_out[start + t] = label[t]
-
-
-@kernel
-def normalise(lp, n_components, n, top, norm, scale):
-    """Replace lp by exp(lp - max); norm is the row's log-likelihood, scale 1 / sum."""
-    one = lp.dtype.type(1)
-    for t in range(n):
-        top[t] = -np.inf
-        scale[t] = 0
-    for k in range(n_components):
-        row = lp[k]
-        for t in range(n):
-            top[t] = max(top[t], row[t])
-    for t in range(n):
-        norm[t] = top[t]
-        if not top[t] > -np.inf:
-            top[t] = 0
-    for k in range(n_components):
-        row = lp[k]
-        for t in range(n):
-            e = exp(row[t] - top[t])
-            row[t] = e
-            scale[t] += e
-    for t in range(n):
-        # A row that no component can reach keeps log-likelihood -inf and no responsibilities.
-        total = scale[t]
-        norm[t] = norm[t] + math.log(total) if total > 0 else norm[t]
-        scale[t] = one / total if total > 0 else total
+                best_out[start + t] = state[TOP, t]
 
 
 @driver
-def per_component(x, centre, whiten, means, factors, constants, tile, mode, norm_out, out):
+def per_component(
+    x, centre, whiten, means, factors, constants, reach, early, tile, mode, norm_out, out
+):
     """out[n, k]: 0 weighted log-probabilities, 1 responsibilities, 2 their logarithms.
 
-    norm_out[n] is the row's log-likelihood, in modes 1 and 2.
+    norm_out[n] is the row's log-likelihood, in modes 1 and 2. ``reach`` is infinite, so that
+    nothing is skipped.
     """
     n_rows = x.shape[0]
     n_components = means.shape[0]
     n_tiles = (n_rows + tile - 1) // tile
     stride = row_stride(tile, out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
+    tallest = largest(constants)
+    columns = centre.shape[1]
+    no_order = np.empty(0, np.int32)
+    origin = np.zeros((1, means.shape[1]), means.dtype)
     for block in prange(n_blocks):
-        z = np.empty((means.shape[1], stride), out.dtype)
-        raw = np.empty((means.shape[1] if whiten.shape[0] > 1 else 0, stride), out.dtype)
-        lp = np.empty((n_components, stride), out.dtype)
-        top = np.empty(tile, out.dtype)
-        norm = np.empty(tile, out.dtype)
-        scale = np.empty(tile, out.dtype)
+        rows = scratch(tile, columns, means)
+        z = scratch(columns, stride, means)[: means.shape[1]]
+        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
+        lp = scratch(n_components + 1, stride, means)
+        active = np.empty(n_components + 1, np.int64)
+        masks = np.empty(n_components + 1, np.int64)
+        state = scratch(STATES, stride, means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
             n = min(tile, n_rows - start)
-            load_tile(x, start, n, centre, whiten, raw, z)
-            log_prob(z, means, factors, constants, 0, n_components, lp, n)
-            if mode == 2:
+            load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
+            begin_tile(state, z, raw, n, tallest)
+            visit(
+                z, means, factors, constants, reach, early, 0, n_components, n, state, lp, 0,
+                active, masks,
+            )  # fmt: skip
+            if mode != 1:
                 for t in range(n):
                     row = out[start + t]
                     for k in range(n_components):
                         row[k] = lp[k, t]
-            if mode > 0:
-                normalise(lp, n_components, n, top, norm, scale)
-                norm_out[start : start + n] = norm[:n]
-            else:
-                norm_out[start : start + n] = 0
             if mode == 0:
-                for t in range(n):
-                    row = out[start + t]
+                norm_out[start : start + n] = 0
+                continue
+            normalise(lp, masks, n_components, n, state)
+            for t in range(n):
+                row = out[start + t]
+                top, total = state[TOP, t], state[SUM, t]
+                norm_out[start + t] = top + math.log(total) if total > 0 else top
+                if mode == 1:
+                    scale = 1 / total if total > 0 else total
                     for k in range(n_components):
-                        row[k] = lp[k, t]
-            elif mode == 1:
-                for t in range(n):
-                    row = out[start + t]
-                    for k in range(n_components):
-                        row[k] = lp[k, t] * scale[t]
-            else:
-                for t in range(n):
-                    row = out[start + t]
+                        row[k] = lp[k, t] * scale
+                else:
                     # Less the largest first: their sum may be too large to hold the differences.
                     # A row out of reach of all components is settled by the caller.
-                    shift = math.log(scale[t]) if scale[t] > 0 else out.dtype.type(0)
+                    shift = math.log(total) if total > 0 else total
                     for k in range(n_components):
-                        row[k] = (row[k] - top[t]) + shift
+                        row[k] = (row[k] - (top if top > -np.inf else 0)) - shift

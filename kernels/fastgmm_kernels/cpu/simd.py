@@ -1,36 +1,40 @@
 """Vectors as values: what LLVM's vectoriser does not find by itself.
 
 Its loops over rows keep sums in memory between blocks of features. With vectors as values a kernel
-holds them in registers over the whole inner product, which is worth a third of the speed.
-The vector is as wide as the registers of the machine; LLVM splits it where it must.
+holds them in registers over the whole inner product. A vector fills one register of the machine; a
+strip fills as many as leave room for four sums of its size, and LLVM splits it into registers.
+Operations take a number in place of any operand but the first, and use it in every lane.
 """
 
 from __future__ import annotations
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 
-def _register_bytes() -> int:
+def _machine() -> tuple[int, int]:
+    """Bytes of a vector register, and registers of a strip: a quarter of what sums may take."""
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
-        return 64
-    return 32 if features.get("avx") else 16
+        return 64, 4
+    if features.get("avx"):
+        return 32, 2
+    return 16, 4 if features.get("neon") else 2
 
 
-REGISTER_BYTES = _register_bytes()
+REGISTER_BYTES, STRIP_REGISTERS = _machine()
 
 
 class Vector(types.Type):
-    """As many numbers of one dtype as a register holds."""
+    """Numbers of one dtype in one or several registers."""
 
-    def __init__(self, dtype):
+    def __init__(self, dtype, registers):
         self.dtype = dtype
-        self.lanes = REGISTER_BYTES * 8 // dtype.bitwidth
+        self.registers = registers
+        self.lanes = registers * REGISTER_BYTES * 8 // dtype.bitwidth
         super().__init__(name=f"Vector({dtype}, {self.lanes})")
 
 
@@ -52,25 +56,85 @@ def _lanes(array):
     return lambda array: count
 
 
-def _address(context, builder, kind, array, row, column):
-    """Pointer to a vector of a C-contiguous matrix."""
+@intrinsic
+def lanes_of(typingctx, vector):
+    """Numbers in a vector."""
+
+    def codegen(context, builder, signature, args):
+        return context.get_constant(types.intp, signature.args[0].lanes)
+
+    return types.intp(vector), codegen
+
+
+def strip_lanes(array):
+    """Numbers per strip of the array's dtype."""
+    return STRIP_REGISTERS * REGISTER_BYTES // array.itemsize
+
+
+@overload(strip_lanes)
+def _strip_lanes(array):
+    count = STRIP_REGISTERS * REGISTER_BYTES * 8 // array.dtype.bitwidth
+    return lambda array: count
+
+
+def pointer(context, builder, kind, array, row, column):
+    """Pointer to an entry of a C-contiguous matrix."""
     struct = context.make_array(kind)(context, builder, array)
     width = builder.extract_value(struct.shape, 1)
-    place = builder.gep(struct.data, [builder.add(builder.mul(row, width), column)])
-    vector = context.get_value_type(Vector(kind.dtype))
-    return builder.bitcast(place, vector.as_pointer())
+    return builder.gep(struct.data, [builder.add(builder.mul(row, width), column)])
+
+
+@intrinsic
+def at(typingctx, array, row, column):
+    """array[row, column] of a C-contiguous matrix; indices are not looked at, and do not wrap."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(pointer(context, builder, signature.args[0], *args))
+
+    return array.dtype(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def in_panel(typingctx, array, k, column, line):
+    """array[k, column, line] of a C-contiguous (K, P, 4) array, as :func:`at`."""
+
+    def codegen(context, builder, signature, args):
+        array, k, column, line = args
+        struct = context.make_array(signature.args[0])(context, builder, array)
+        columns = builder.extract_value(struct.shape, 1)
+        place = builder.add(builder.mul(k, columns), column)
+        place = builder.add(builder.mul(place, ir.Constant(place.type, 4)), line)
+        return builder.load(builder.gep(struct.data, [place]))
+
+    return array.dtype(array, types.intp, types.intp, types.intp), codegen
+
+
+def _load(context, builder, signature, args):
+    """The vector at array[row, column], the last three arguments; nothing is checked."""
+    kind = signature.args[-3]
+    place = pointer(context, builder, kind, *args[-3:])
+    vector = context.get_value_type(signature.return_type)
+    value = builder.load(builder.bitcast(place, vector.as_pointer()))
+    value.align = kind.dtype.bitwidth // 8
+    return value
 
 
 @intrinsic
 def load(typingctx, array, row, column):
     """The vector at array[row, column]; nothing is checked."""
+    return Vector(array.dtype, 1)(array, types.intp, types.intp), _load
 
-    def codegen(context, builder, signature, args):
-        value = builder.load(_address(context, builder, signature.args[0], *args))
-        value.align = signature.args[0].dtype.bitwidth // 8
-        return value
 
-    return Vector(array.dtype)(array, types.intp, types.intp), codegen
+@intrinsic
+def load_strip(typingctx, array, row, column):
+    """The strip at array[row, column]; nothing is checked."""
+    return Vector(array.dtype, STRIP_REGISTERS)(array, types.intp, types.intp), _load
+
+
+@intrinsic
+def load_like(typingctx, vector, array, row, column):
+    """As many numbers as ``vector`` has, at array[row, column]; nothing is checked."""
+    return vector(vector, array, types.intp, types.intp), _load
 
 
 @intrinsic
@@ -78,55 +142,105 @@ def store(typingctx, array, row, column, value):
     """Write a vector to array[row, column]."""
 
     def codegen(context, builder, signature, args):
-        place = _address(context, builder, signature.args[0], *args[:3])
+        place = pointer(context, builder, signature.args[0], *args[:3])
+        place = builder.bitcast(place, args[3].type.as_pointer())
         builder.store(args[3], place).align = signature.args[0].dtype.bitwidth // 8
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), codegen
 
 
-@intrinsic
-def splat(typingctx, value):
-    """The vector with ``value`` in every lane."""
-
-    def codegen(context, builder, signature, args):
-        vector = context.get_value_type(signature.return_type)
-        undefined = ir.Constant(vector, ir.Undefined)
-        first = builder.insert_element(undefined, args[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(first, undefined, zeros)
-
-    return Vector(value)(value), codegen
+def spread(builder, vector, value):
+    """``value`` itself where it is a vector, else the vector with it in every lane."""
+    if isinstance(value.type, ir.VectorType):
+        return value
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, undefined, zeros)
 
 
-@intrinsic
-def add(typingctx, a, b):
-    """a + b."""
-
-    def codegen(context, builder, signature, args):
-        return builder.fadd(*args)
-
-    return a(a, b), codegen
+def as_operand(vector, operand):
+    """Type of an operand: a vector stays, a number is brought to the dtype of the vector."""
+    return operand if isinstance(operand, Vector) else vector.dtype
 
 
 @intrinsic
-def subtract(typingctx, a, b):
-    """a - b."""
+def splat(typingctx, like, value):
+    """The vector of the type of ``like`` with ``value`` in every lane."""
 
     def codegen(context, builder, signature, args):
-        return builder.fsub(*args)
+        return spread(builder, context.get_value_type(signature.return_type), args[1])
 
-    return a(a, b), codegen
+    return like(like, like.dtype), codegen
+
+
+def _binary(emit):
+    @intrinsic
+    def operation(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            return emit(builder, args[0], spread(builder, args[0].type, args[1]))
+
+        return a(a, as_operand(a, b)), codegen
+
+    return operation
+
+
+def _larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _smaller(builder, a, b):
+    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+
+add = _binary(lambda builder, a, b: builder.fadd(a, b))
+subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
+multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
+#: The second operand where either is NaN, as the machine's own instruction.
+maximum = _binary(_larger)
+minimum = _binary(_smaller)
 
 
 @intrinsic
-def multiply(typingctx, a, b):
-    """a b."""
+def select_below(typingctx, a, b, x, y):
+    """x in the lanes where a < b, else y."""
 
     def codegen(context, builder, signature, args):
-        return builder.fmul(*args)
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
 
-    return a(a, b), codegen
+    return x(a, a, x, x), codegen
+
+
+@intrinsic
+def raise_to(typingctx, array, row, column, value):
+    """array[row, column] = max of what is there and a vector without NaN."""
+
+    def codegen(context, builder, signature, args):
+        vector = args[3].type
+        place = pointer(context, builder, signature.args[0], *args[:3])
+        place = builder.bitcast(place, vector.as_pointer())
+        width = signature.args[0].dtype.bitwidth
+        old = builder.load(place)
+        old.align = width // 8
+        kind = ir.FunctionType(vector, [vector] * 2)
+        name = f"llvm.maxnum.v{vector.count}f{width}"
+        larger = cgutils.get_or_insert_function(builder.module, kind, name)
+        # As a comparison and a selection it would become a store under a mask, which later loads
+        # wait for.
+        found = builder.call(larger, [args[3], old], fastmath=("nnan", "nsz"))
+        builder.store(found, place).align = width // 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
+def emit_fma(builder, a, b, c):
+    """a b + c, rounded once, for vectors in LLVM."""
+    width = 32 if isinstance(a.type.element, ir.FloatType) else 64
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    name = f"llvm.fma.v{a.type.count}f{width}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), (a, b, c))
 
 
 @intrinsic
@@ -134,68 +248,25 @@ def fma(typingctx, a, b, c):
     """a b + c, rounded once."""
 
     def codegen(context, builder, signature, args):
-        vector = context.get_value_type(signature.return_type)
-        name = f"llvm.fma.v{vector.count}f{signature.return_type.dtype.bitwidth}"
-        kind = ir.FunctionType(vector, [vector] * 3)
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        vector = args[0].type
+        return emit_fma(builder, *[spread(builder, vector, value) for value in args])
 
-    return a(a, b, c), codegen
+    return a(a, as_operand(a, b), as_operand(a, c)), codegen
 
 
-def _shuffle(builder, a, b, lanes):
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
-    return builder.shuffle_vector(a, b, mask)
+def _zeros(registers):
+    @intrinsic
+    def zeros(typingctx, array):
+        def codegen(context, builder, signature, args):
+            return ir.Constant(context.get_value_type(signature.return_type), None)
+
+        return Vector(array.dtype, registers)(array), codegen
+
+    return zeros
 
 
-def _pair_sums(builder, a, b, size):
-    """Sums of neighbouring runs of ``size`` lanes, those of ``a`` and ``b`` in turn."""
-    n = a.type.count
-    even = [i for i in range(n) if i // size % 2 == 0]
-    runs = [even[i : i + size] for i in range(0, len(even), size)]
-    first = [lane for run in runs for lane in [*run, *(n + i for i in run)]]
-    return builder.fadd(
-        _shuffle(builder, a, b, first), _shuffle(builder, a, b, [i + size for i in first])
-    )
-
-
-@intrinsic
-def add_totals(typingctx, array, position, a, b, c, d):
-    """Add the sums of the lanes of a, b, c and d to four numbers of a contiguous float64 array.
-
-    ``position`` counts elements from the first: no view of a line is made, because each would
-    count references on memory that all threads share.
-    """
-
-    def codegen(context, builder, signature, args):
-        a, b, c, d = args[2:]
-        halves = _pair_sums(builder, a, b, 1), _pair_sums(builder, c, d, 1)
-        if a.type.count == 2:
-            sums = _shuffle(builder, *halves, [0, 1, 2, 3])
-        else:
-            sums = _pair_sums(builder, *halves, 2)
-        while sums.type.count > 4:
-            n = sums.type.count
-            low = _shuffle(builder, sums, sums, list(range(n // 2)))
-            sums = builder.fadd(low, _shuffle(builder, sums, sums, list(range(n // 2, n))))
-        four = ir.VectorType(ir.DoubleType(), 4)
-        if sums.type != four:
-            sums = builder.fpext(sums, four)
-        struct = context.make_array(signature.args[0])(context, builder, args[0])
-        place = builder.bitcast(builder.gep(struct.data, [args[1]]), four.as_pointer())
-        old = builder.load(place)
-        old.align = 8
-        builder.store(builder.fadd(old, sums), place).align = 8
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, a, a, a, a), codegen
-
-
-def zero_like(array):
-    """0 of the array's dtype."""
-    return array.dtype.type(0)
-
-
-@overload(zero_like)
-def _zero_like(array):
-    zero = np.float32(0) if array.dtype == types.float32 else np.float64(0)
-    return lambda array: zero
+#: zero(array): a vector of zeros of the array's dtype.
+zero = _zeros(1)
+zero_strip = _zeros(STRIP_REGISTERS)
+#: Half a strip: eight sums of it take as many registers as four of a strip.
+zero_half = _zeros(STRIP_REGISTERS // 2)

@@ -3,70 +3,92 @@
 from __future__ import annotations
 
 from .jit import inlined, kernel
-from .simd import fma, lanes, load, splat, store, subtract, zero_like
+from .simd import at, fma, load_strip, multiply, strip_lanes, subtract, zero_strip
+from .skip import settle, settle_pair, within_reach
 
 
 @inlined
-def _square(m, x, q):
-    """q + (x - m)^2."""
-    e = subtract(x, splat(m))
-    return fma(e, e, q)
-
-
-@inlined
-def _finish(out, row, t, c, s, q):
-    store(out, row, t, fma(splat(-s), q, splat(c)))
+def _square(x, means, k, i, q):
+    """q + (x - m)^2 of feature ``i``."""
+    y = subtract(x, at(means, k, i))
+    return fma(y, y, q)
 
 
 @kernel
-def log_prob_spherical(z, means, factors, constants, first, last, out, n):
-    """out[k - first, t] = log(w_k p_k(row t)) for the components first <= k < last.
+def _visit_one(z, means, factors, constants, reach, early, k, n, state, out, line):
+    """One component, which stops at feature ``early`` or later; returns the strips that matter."""
+    mask, bit = 0, 1
+    for t in range(0, n, strip_lanes(z)):
+        q = zero_strip(z)
+        alive = True
+        for i in range(0, z.shape[0], 4):
+            q = _square(load_strip(z, i, t), means, k, i, q)
+            q = _square(load_strip(z, i + 1, t), means, k, i + 1, q)
+            q = _square(load_strip(z, i + 2, t), means, k, i + 2, q)
+            q = _square(load_strip(z, i + 3, t), means, k, i + 3, q)
+            if i >= early or i + 4 == z.shape[0]:
+                alive = within_reach(state, t, multiply(q, factors[k]), reach[k])
+                if not alive:
+                    break
+        if alive:
+            settle(multiply(q, factors[k]), constants, k, t, state, out, line)
+            mask |= bit
+        bit <<= 1
+    return mask
 
-    Four components and four vectors of rows at a time, their sums in registers; where fewer
-    components are left the last is repeated. Up to 4 vectors of columns beyond ``n`` are read and
-    written.
-    """
-    width = lanes(z)
-    zero = splat(zero_like(z))
-    for k in range(first, last, 4):
-        k1, k2, k3 = min(k + 1, last - 1), min(k + 2, last - 1), min(k + 3, last - 1)
-        for t in range(0, n, 4 * width):
-            t1, t2, t3 = t + width, t + 2 * width, t + 3 * width
-            a0, a1, a2, a3 = zero, zero, zero, zero
-            b0, b1, b2, b3 = zero, zero, zero, zero
-            c0, c1, c2, c3 = zero, zero, zero, zero
-            d0, d1, d2, d3 = zero, zero, zero, zero
-            for i in range(z.shape[0]):
-                x0, x1, x2, x3 = load(z, i, t), load(z, i, t1), load(z, i, t2), load(z, i, t3)
-                m = means[k, i]
-                a0, a1 = _square(m, x0, a0), _square(m, x1, a1)
-                a2, a3 = _square(m, x2, a2), _square(m, x3, a3)
-                m = means[k1, i]
-                b0, b1 = _square(m, x0, b0), _square(m, x1, b1)
-                b2, b3 = _square(m, x2, b2), _square(m, x3, b3)
-                m = means[k2, i]
-                c0, c1 = _square(m, x0, c0), _square(m, x1, c1)
-                c2, c3 = _square(m, x2, c2), _square(m, x3, c3)
-                m = means[k3, i]
-                d0, d1 = _square(m, x0, d0), _square(m, x1, d1)
-                d2, d3 = _square(m, x2, d2), _square(m, x3, d3)
-            c, s = constants[k], factors[k]
-            _finish(out, k - first, t, c, s, a0)
-            _finish(out, k - first, t1, c, s, a1)
-            _finish(out, k - first, t2, c, s, a2)
-            _finish(out, k - first, t3, c, s, a3)
-            c, s = constants[k1], factors[k1]
-            _finish(out, k1 - first, t, c, s, b0)
-            _finish(out, k1 - first, t1, c, s, b1)
-            _finish(out, k1 - first, t2, c, s, b2)
-            _finish(out, k1 - first, t3, c, s, b3)
-            c, s = constants[k2], factors[k2]
-            _finish(out, k2 - first, t, c, s, c0)
-            _finish(out, k2 - first, t1, c, s, c1)
-            _finish(out, k2 - first, t2, c, s, c2)
-            _finish(out, k2 - first, t3, c, s, c3)
-            c, s = constants[k3], factors[k3]
-            _finish(out, k3 - first, t, c, s, d0)
-            _finish(out, k3 - first, t1, c, s, d1)
-            _finish(out, k3 - first, t2, c, s, d2)
-            _finish(out, k3 - first, t3, c, s, d3)
+
+@kernel
+def _visit_two(z, means, factors, constants, reach, k, n, state, out, line, masks):
+    """Components k and k + 1 on two lines: what is loaded of the rows serves both."""
+    masks[line], masks[line + 1] = 0, 0
+    bit = 1
+    for t in range(0, n, strip_lanes(z)):
+        q = zero_strip(z)
+        p = q
+        for i in range(0, z.shape[0], 4):
+            x = load_strip(z, i, t)
+            q = _square(x, means, k, i, q)
+            p = _square(x, means, k + 1, i, p)
+            x = load_strip(z, i + 1, t)
+            q = _square(x, means, k, i + 1, q)
+            p = _square(x, means, k + 1, i + 1, p)
+            x = load_strip(z, i + 2, t)
+            q = _square(x, means, k, i + 2, q)
+            p = _square(x, means, k + 1, i + 2, p)
+            x = load_strip(z, i + 3, t)
+            q = _square(x, means, k, i + 3, q)
+            p = _square(x, means, k + 1, i + 3, p)
+        settle_pair(
+            multiply(q, factors[k]),
+            multiply(p, factors[k + 1]),
+            constants,
+            reach,
+            k,
+            t,
+            bit,
+            state,
+            out,
+            line,
+            masks,
+        )
+        bit <<= 1
+
+
+@kernel
+def visit_spherical(
+    z, means, factors, constants, reach, early, first, last, n, state, out, line, active, masks
+):  # fmt: skip
+    """As :func:`visit_full`; two components at a time where none is expected to stop early."""
+    k = first
+    if early >= z.shape[0]:
+        while k + 1 < last:
+            _visit_two(z, means, factors, constants, reach, k, n, state, out, line, masks)
+            active[line], active[line + 1] = k, k + 1
+            line += 2 * ((masks[line] | masks[line + 1]) != 0)
+            k += 2
+    while k < last:
+        mask = _visit_one(z, means, factors, constants, reach, early, k, n, state, out, line)
+        active[line], masks[line] = k, mask
+        line += mask != 0
+        k += 1
+    return line

@@ -1,12 +1,13 @@
-"""The fused E-step and sufficient statistics: rows are read once, chunk by chunk.
+"""The fused E-step and sufficient statistics: rows are read once, tile by tile.
 
-For a chunk of rows: (1) tiles: log-probabilities, normalisation, and for each component the list
-of rows whose responsibility matters; (2) components: moments over the lists.
+For a tile of rows: log-probabilities under the components that may matter, normalisation, and for
+each component the list of rows that do, and their moments.
 
 ``accumulate`` gives each thread blocks of rows with totals of their own and joins the threads
 once. Where totals are too large for that, ``accumulate_shared`` has one set, and the threads share
-first the tiles and then the components of each chunk. Either way blocks, chunks and the order of
-every sum depend on the sizes alone: the same input gives the same bits at any number of threads.
+first the tiles and then the components of each chunk of rows. Either way blocks, chunks and the
+order of every sum depend on the sizes alone: the same input gives the same bits at any number of
+threads.
 """
 
 from __future__ import annotations
@@ -14,208 +15,265 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from .expect import (
+    clear_others,
+    count_kept,
+    count_pairs,
+    expect,
+    label_rows,
+    largest,
+    list_kept,
+)
 from .jit import driver, kernel
-from .moments import dense_moments, gather_width, moments
-from .score import normalise
-from .structure import log_prob
-from .tile import block_range, load_tile, row_stride
+from .order import read_ahead
+from .skip import STATES, whole_strips
+from .structure import add_dense, add_rows
+from .tile import block_range, centre_rows, row_stride, scratch
 
 # Groups of tiles that threads take within a shared chunk.
 _GROUPS = 32
-# Rows that are looked at together before any of them is taken one by one.
-_STRIDE = 32
+# Rows of a component that are listed before their moments are taken, where rows are few per tile.
+_CAPACITY = 1024
+# Numbers that may be written beyond the end of a list.
+_ROOM = 16
 
 
 @kernel
-def _keep(values, rows, n, scale, threshold, bound, dense_share):
-    """Scale ``values[:n]`` and compact it to what matters.
-
-    Row t may be dropped when r bound_t < threshold. Returns the number kept; where that is more
-    than ``dense_share`` of the rows, all stay in place and the result is -n.
-    """
-    kept = np.int32(0)
-    for t in range(n):
-        r = values[t] * scale[t]
-        values[t] = r
-        kept += np.int32(1) if r * bound[t] >= threshold else np.int32(0)
-    if kept == 0:
-        return 0
-    if kept > dense_share * n:
-        return -n
-    kept = 0
-    for start in range(0, n, _STRIDE):
-        last = min(start + _STRIDE, n)
-        part, limit = values[start:last], bound[start:last]
-        any_kept = np.int32(0)
-        for t in range(last - start):
-            any_kept += np.int32(1) if part[t] * limit[t] >= threshold else np.int32(0)
-        if any_kept > 0:
-            for t in range(start, last):
-                r = values[t]
-                values[kept] = r
-                rows[kept] = t
-                kept += 1 if r * bound[t] >= threshold else 0
-    return kept
-
-
-@kernel
-def _expect(
-    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
-    row, n, z, lp, index, kept, scratch,
+def _add_moments(
+    a, k, mask, n, lp, state, threshold, dense_share, dense, rows, z, about, index, share, g,
+    dense_g, first, second,
 ):  # fmt: skip
-    """E-step of the tile of ``n`` rows from ``row``; returns its weighted log-likelihood.
+    """Add what line ``a`` of a tile says of component ``k``; returns the mass.
 
-    Responsibilities replace the log-probabilities in ``lp`` (K, tile); ``kept`` (K,) and ``index``
-    (K, tile) say which of them matter. ``scratch`` is (5 + D', tile).
+    dense[k] says whether most rows of the last tile mattered: then they are counted before they
+    are listed.
     """
-    n_components, padded = means.shape
-    load_tile(x, row, n, centre, whiten, scratch[5 : 5 + padded], z)
-    log_prob(z, means, factors, constants, 0, n_components, lp, n)
-    top, norm, scale, bound, share = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
-    normalise(lp, n_components, n, top, norm, scale)
-    tallest = -np.inf
-    for k in range(n_components):
-        tallest = max(tallest, constants[k])
-    if weight.shape[0] > 0:
+    kept = 0
+    expected = dense[k]
+    if expected:
+        kept = count_kept(lp, a, mask, n, state, threshold)
+    if not expected or kept <= dense_share * n:
+        kept = list_kept(lp, a, mask, n, state, expected, threshold, 0, 0, index, share)
+    dense[k] = kept > dense_share * n
+    if kept == 0:
+        return 0.0
+    part = lp.dtype.type(0)
+    if dense[k]:
+        if not expected:
+            count_kept(lp, a, mask, n, state, threshold)
+        clear_others(lp, a, mask, n)
         for t in range(n):
-            share[t] = weight[row + t]
+            part += lp[a, t]
+        add_dense(z, lp, a, about, k, whole_strips(n, lp), dense_g, first, second)
     else:
-        share[:n] = 1
-    # A loop of its own: beside stores, whether it is vectorised (which orders the sum) would
-    # depend on a check for overlap, and so on where the arrays lie.
-    total = 0.0
-    for t in range(n):
-        total += share[t] * norm[t] if share[t] > 0 else 0.0
-    for t in range(n):
-        scale[t] *= share[t]
-        # Squared distance = 2 (c_k - norm - log r), at most this for r > exp(-40).
-        bound[t] = 81 + 2 * max(tallest - norm[t], 0.0)
-    for k in range(n_components):
-        kept[k] = _keep(lp[k], index[k], n, scale, thresholds[k], bound, dense_share)
-    return total
+        for i in range(kept):
+            part += share[i]
+        add_rows(rows, index, share, kept, about, k, g, first, second)
+    return np.float64(part)
 
 
 @driver
 def accumulate(
-    x, weight, centre, whiten, means, factors, constants, thresholds, about,
-    tile, chunk, dense_share, count, first, second, log_likelihood,
+    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, thresholds,
+    about, tile, windows, dense_share, label, count, first, second, log_likelihood, visited,
 ):  # fmt: skip
     """Sufficient statistics of one E-step.
 
-    ``weight`` is empty or (N,), with mean 1 (``thresholds`` are relative to it).
-    count (B, K), first (B, K, D'), second (B, K, ...) and log_likelihood (B,) are zero on entry,
-    float64, one set per block of rows; D' is D padded to a multiple of 4.
+    ``order`` is empty, or gives the rows of each window in the order of their ``labels``, which
+    then say which components to visit first; each block has ``windows``. With ``label`` the rows'
+    new labels are written there. ``weight`` is empty or (N,), with mean 1 (``thresholds`` are
+    relative to it).
+    count (B, K), first (B, K, C), second (B, K, ...), log_likelihood (B,) and visited (B,), the
+    number of (strip, component) pairs that were not skipped, are zero on entry, one set per block
+    of rows; float64.
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
+    columns = about.shape[1]
     n_blocks = count.shape[0]
     dtype = means.dtype
     stride = row_stride(tile, means.itemsize)
+    tallest = largest(constants)
+    origin = np.zeros((1, padded), dtype)
     for block in prange(n_blocks):
-        begin, end = block_range(block, n_blocks, n_rows)
-        width = min(chunk // tile, (end - begin + tile - 1) // tile)
-        z = np.empty((width, padded, stride), dtype)
-        resp = np.empty((width, n_components, stride), dtype)
-        index = np.empty((width, n_components, stride), np.int16)
-        kept = np.empty((width, n_components), np.int32)
-        scratch = np.empty((5 + padded, stride), dtype)
-        g = np.empty((padded, gather_width(padded, means.itemsize) + 16), dtype)
-        s = np.empty((1, g.shape[1] - 16), dtype)
-        for start in range(begin, end, width * tile):
-            size = min(width * tile, end - start)
-            n_tiles = (size + tile - 1) // tile
-            for i in range(n_tiles):
-                n = min(tile, size - i * tile)
-                log_likelihood[block] += _expect(
-                    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
-                    start + i * tile, n, z[i], resp[i], index[i], kept[i], scratch,
+        z = scratch(columns, stride, about)[:padded]
+        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, about)[:padded]
+        plain = raw if whiten.shape[0] > 0 else z
+        rows, g = scratch(tile, columns, about), scratch(tile, columns, about)
+        dense_g = scratch(padded + 1 if dense_share < 1 else 0, stride, about)
+        state = scratch(STATES, stride, about)
+        lp = scratch(n_components + 1, stride, about)
+        active = np.empty(n_components + 1, np.int64)
+        masks = np.empty(n_components + 1, np.int64)
+        index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
+        dense = np.zeros(n_components, np.bool_)
+        counts, sums, squares = count[block], first[block], second[block]
+        for window in range(block * windows, (block + 1) * windows):
+            begin, end = block_range(window, n_blocks * windows, n_rows)
+            if order.shape[0] > 0:
+                read_ahead(x, begin, end, share)
+            for row in range(begin, end, tile):
+                n = min(tile, end - row)
+                part, n_active = expect(
+                    x, order, labels, weight, centre, whiten, means, factors, constants, reach,
+                    early, tallest, row, n, origin, rows, raw, z, state, lp, active, masks,
                 )  # fmt: skip
-                dense_moments(
-                    z[i], resp[i], kept[i], about, g, s, count[block], first[block], second[block]
-                )
-            for k in range(n_components):
-                count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about, first[block], second[block],
-                )  # fmt: skip
+                log_likelihood[block] += part
+                visited[block] += count_pairs(masks, n_active)
+                if label:
+                    label_rows(lp, active, masks, n_active, n, order, row, labels)
+                for a in range(n_active):
+                    k = active[a]
+                    counts[k] += _add_moments(
+                        a, k, masks[a], n, lp, state, thresholds[k], dense_share, dense, rows,
+                        plain, about, index, share, g, dense_g, sums, squares,
+                    )  # fmt: skip
+
+
+@kernel
+def _add_chunk(
+    k, n_tiles, size, tile, slots, masks, lp, state, thresholds, rows, about, index, share, g,
+    first, second,
+):  # fmt: skip
+    """Moments of component ``k`` over the tiles of a chunk; returns the mass."""
+    count = 0.0
+    kept = 0
+    for i in range(n_tiles):
+        n = min(tile, size - i * tile)
+        a = slots[i, k]
+        if a >= 0:
+            kept = list_kept(
+                lp[i], a, masks[i, a], n, state[i], False, thresholds[k], i * tile, kept, index,
+                share,
+            )  # fmt: skip
+        if kept > 0 and (kept + tile + _ROOM > len(index) or i == n_tiles - 1):
+            part = lp.dtype.type(0)
+            for j in range(kept):
+                part += share[j]
+            count += part
+            add_rows(rows, index, share, kept, about, k, g, first, second)
+            kept = 0
+    return count
 
 
 @driver
 def accumulate_shared(
-    x, weight, centre, whiten, means, factors, constants, thresholds, about,
-    tile, chunk, dense_share, count, first, second, log_likelihood,
+    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, thresholds,
+    about, tile, chunk, label, count, first, second, log_likelihood, visited,
 ):  # fmt: skip
     """As :func:`accumulate`, with B = 1: threads share the tiles, then the components, of a chunk.
 
-    ``log_likelihood`` has one place per tile.
+    ``chunk`` is in rows; ``log_likelihood`` and ``visited`` have one place per tile.
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
+    columns = about.shape[1]
     dtype = means.dtype
     stride = row_stride(tile, means.itemsize)
     width = min(chunk // tile, (n_rows + tile - 1) // tile)
-    z = np.empty((width, padded, stride), dtype)
-    resp = np.empty((width, n_components, stride), dtype)
-    index = np.empty((width, n_components, stride), np.int16)
-    kept = np.empty((width, n_components), np.int32)
+    rows = scratch(width * tile, columns, about)
+    lp = scratch(width * (n_components + 1), stride, about).reshape(
+        (width, n_components + 1, stride)
+    )
+    state = scratch(width * STATES, stride, about).reshape((width, STATES, stride))
+    slots = np.empty((width, n_components), np.int64)
+    masks = np.empty((width, n_components + 1), np.int64)
+    origin = np.zeros((1, padded), dtype)
+    tallest = largest(constants)
+    sums, squares = first[0], second[0]
     for start in range(0, n_rows, width * tile):
         size = min(width * tile, n_rows - start)
         n_tiles = (size + tile - 1) // tile
         n_groups = min(_GROUPS, n_tiles)
         for group in prange(n_groups):
-            scratch = np.empty((5 + padded, stride), dtype)
+            z = scratch(columns, stride, about)[:padded]
+            raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, about)[:padded]
+            active = np.empty(n_components + 1, np.int64)
             tile_0, tile_1 = block_range(group, n_groups, n_tiles)
             for i in range(tile_0, tile_1):
                 row = start + i * tile
                 n = min(tile, size - i * tile)
-                log_likelihood[row // tile] = _expect(
-                    x, weight, centre, whiten, means, factors, constants, thresholds, dense_share,
-                    row, n, z[i], resp[i], index[i], kept[i], scratch,
+                part, n_active = expect(
+                    x, order, labels, weight, centre, whiten, means, factors, constants, reach,
+                    early, tallest, row, n, origin, rows[i * tile : i * tile + n],
+                    raw, z, state[i], lp[i],
+                    active, masks[i],
                 )  # fmt: skip
+                log_likelihood[row // tile] = part
+                visited[row // tile] = count_pairs(masks[i], n_active)
+                if label:
+                    label_rows(lp[i], active, masks[i], n_active, n, order, row, labels)
+                slots[i, :] = -1
+                for a in range(n_active):
+                    slots[i, active[a]] = a
         for k in prange(n_components):
-            count[0, k] += moments(k, 0, n_tiles, z, resp, index, kept, about, first[0], second[0])
+            capacity = min(width * tile, max(2 * tile, _CAPACITY))
+            index = np.empty(capacity + _ROOM, np.int32)
+            share = np.empty(capacity + _ROOM, dtype)
+            g = scratch(capacity, columns, about)
+            count[0, k] += _add_chunk(
+                k, n_tiles, size, tile, slots, masks, lp, state, thresholds, rows, about,
+                index, share, g, sums, squares,
+            )  # fmt: skip
+
+
+@kernel
+def _list_by_label(labels, weight, row, n, places, index, share):
+    """Sort the rows of a tile by label: those of k are index[places[k]:places[k + 1]]."""
+    places[:] = 0
+    for t in range(n):
+        places[labels[row + t] + 1] += 1
+    for k in range(1, places.shape[0]):
+        places[k] += places[k - 1]
+    for t in range(n):
+        k = labels[row + t]
+        index[places[k]] = t
+        share[places[k]] = weight[row + t] if weight.shape[0] > 0 else 1
+        places[k] += 1
+    for k in range(places.shape[0] - 1, 0, -1):
+        places[k] = places[k - 1]
+    places[0] = 0
 
 
 @driver
 def accumulate_given(
-    x, weight, labels, given, centre, about, tile, chunk, count, first, second,
+    x, labels, given, weight, centre, about, tile, count, first, second,
 ):  # fmt: skip
     """Sufficient statistics of given hard labels (N,), or of given responsibilities (N, K).
 
     One of ``labels`` and ``given`` is empty. Other arguments as in :func:`accumulate`.
     """
     n_rows = x.shape[0]
-    n_components, padded = about.shape
+    n_components, columns = about.shape
     n_blocks = count.shape[0]
     dtype = about.dtype
-    stride = row_stride(tile, about.itemsize)
+    no_order = np.empty(0, np.int32)
     for block in prange(n_blocks):
         begin, end = block_range(block, n_blocks, n_rows)
-        width = min(chunk // tile, (end - begin + tile - 1) // tile)
-        none = np.empty((0, 0), dtype)
-        z = np.empty((width, padded, stride), dtype)
-        resp = np.empty((width, n_components, stride), dtype)
-        index = np.empty((width, n_components, stride), np.int16)
-        kept = np.empty((width, n_components), np.int32)
-        for start in range(begin, end, width * tile):
-            size = min(width * tile, end - start)
-            n_tiles = (size + tile - 1) // tile
-            for i in range(n_tiles):
-                row = start + i * tile
-                n = min(tile, size - i * tile)
-                load_tile(x, row, n, centre, none, none, z[i])
-                kept[i, :] = 0 if labels.shape[0] > 0 else -n
-                for t in range(n):
-                    w = dtype.type(weight[row + t]) if weight.shape[0] > 0 else dtype.type(1)
-                    if labels.shape[0] > 0:
-                        k = labels[row + t]
-                        position = kept[i, k]
-                        resp[i, k, position] = w
-                        index[i, k, position] = t
-                        kept[i, k] += 1
-                    else:
-                        for k in range(n_components):
-                            resp[i, k, t] = w * given[row + t, k]
+        rows, g = scratch(tile, columns, about), scratch(tile, columns, about)
+        index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
+        counts, sums, squares = count[block], first[block], second[block]
+        places = np.empty(n_components + 1, np.int64)
+        for row in range(begin, end, tile):
+            n = min(tile, end - row)
+            centre_rows(x, no_order, row, n, centre, rows)
+            if labels.shape[0] > 0:
+                _list_by_label(labels, weight, row, n, places, index, share)
             for k in range(n_components):
-                count[block, k] += moments(
-                    k, 0, n_tiles, z, resp, index, kept, about, first[block], second[block],
-                )  # fmt: skip
+                first_place, last = 0, n
+                if labels.shape[0] > 0:
+                    first_place, last = places[k], places[k + 1]
+                else:
+                    for t in range(n):
+                        index[t] = t
+                        share[t] = given[row + t, k]
+                        share[t] *= weight[row + t] if weight.shape[0] > 0 else 1
+                if last > first_place:
+                    part = dtype.type(0)
+                    for i in range(first_place, last):
+                        part += share[i]
+                    counts[k] += part
+                    add_rows(
+                        rows, index[first_place:last], share[first_place:last],
+                        last - first_place, about, k, g, sums, squares,
+                    )  # fmt: skip

@@ -8,47 +8,62 @@ from __future__ import annotations
 
 from numba.extending import overload
 
-from .diag import add_dense_diag, add_gathered_diag, log_prob_diag
-from .full import add_dense_full, add_gathered_full, log_prob_full
-from .spherical import log_prob_spherical
+from .dense import add_dense_diag, add_dense_full
+from .diag import visit_diag
+from .full import visit_full
+from .sparse import add_rows_diag, add_rows_full
+from .spherical import visit_spherical
 
-_LOG_PROB = {3: log_prob_full, 2: log_prob_diag, 1: log_prob_spherical}
+_VISIT = {3: visit_full, 2: visit_diag, 1: visit_spherical}
 _DENSE = {3: add_dense_full, 2: add_dense_diag}
-_GATHERED = {3: add_gathered_full, 2: add_gathered_diag}
+_ROWS = {3: add_rows_full, 2: add_rows_diag}
 
 
-def log_prob(z, means, factors, constants, first, last, out, n):
-    """Weighted log-probabilities of a tile; ``factors`` is (K, D, D), (K, D) or (K,)."""
+def visit(
+    z, means, factors, constants, reach, early, first, last, n, state, out, line, active, masks
+):  # fmt: skip
+    """Weighted log-probabilities of a tile; ``factors`` is (K, P, 4), (K, D') or (K,)."""
     raise NotImplementedError("only for compiled callers")
 
 
-@overload(log_prob)
-def _log_prob(z, means, factors, constants, first, last, out, n):
-    function = _LOG_PROB[factors.ndim]
-    return lambda z, means, factors, constants, first, last, out, n: function(
-        z, means, factors, constants, first, last, out, n
-    )
+@overload(visit)
+def _visit(
+    z, means, factors, constants, reach, early, first, last, n, state, out, line, active, masks
+):  # fmt: skip
+    function = _VISIT[factors.ndim]
+
+    def run(
+        z, means, factors, constants, reach, early, first, last, n, state, out, line, active, masks
+    ):  # fmt: skip
+        return function(
+            z, means, factors, constants, reach, early, first, last, n, state, out, line, active,
+            masks,
+        )  # fmt: skip
+
+    return run
 
 
-def add_dense(z, resp, k, about, n, g, s, first, second):
-    """Moments of a tile; ``second`` is (K, D, D) for full moments, else (K, D) or (K, 0)."""
+def add_dense(z, resp, row, about, k, n, g, first, second):
+    """Moments of a tile; ``second`` is (K, R, C) for full moments, else (K, C) or (K, 0)."""
     raise NotImplementedError("only for compiled callers")
 
 
 @overload(add_dense)
-def _add_dense(z, resp, k, about, n, g, s, first, second):
+def _add_dense(z, resp, row, about, k, n, g, first, second):
     function = _DENSE[second.ndim]
-    return lambda z, resp, k, about, n, g, s, first, second: function(
-        z, resp, k, about, n, g, s, first, second
+    return lambda z, resp, row, about, k, n, g, first, second: function(
+        z, resp, row, about, k, n, g, first, second
     )
 
 
-def add_gathered(g, s, n, k, first, second):
-    """Moments of gathered rows; ``second`` as for :func:`add_dense`."""
+def add_rows(rows, index, share, n, about, k, g, first, second):
+    """Moments of listed rows; ``second`` as for :func:`add_dense`."""
     raise NotImplementedError("only for compiled callers")
 
 
-@overload(add_gathered)
-def _add_gathered(g, s, n, k, first, second):
-    function = _GATHERED[second.ndim]
-    return lambda g, s, n, k, first, second: function(g, s, n, k, first, second)
+@overload(add_rows)
+def _add_rows(rows, index, share, n, about, k, g, first, second):
+    function = _ROWS[second.ndim]
+    return lambda rows, index, share, n, about, k, g, first, second: function(
+        rows, index, share, n, about, k, g, first, second
+    )

@@ -5,8 +5,25 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .jit import driver
+from .jit import driver, kernel
 from .tile import block_range
+
+
+@kernel
+def _remainder(x, first, last):
+    total = x.dtype.type(0)
+    for n in range(first, last):
+        total += x[n] - x[n]
+    return total
+
+
+@driver
+def remainders(x, out):
+    """out (B,) = sums of x - x over blocks of a flat array: 0 where all is finite, else NaN."""
+    n_blocks = out.shape[0]
+    for block in prange(n_blocks):
+        first, last = block_range(block, n_blocks, x.shape[0])
+        out[block] = _remainder(x, first, last)
 
 
 @driver

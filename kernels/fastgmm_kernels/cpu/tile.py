@@ -1,39 +1,86 @@
-"""Row tiles: centred, transposed to (features, rows) so that inner loops run over rows."""
+"""Row tiles: centred, and transposed to (features, rows) so that inner loops run over rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .full import store_transformed
-from .jit import kernel
+from .full import transform
+from .jit import allocating, kernel
+from .shuffle import load_part, load_row, transpose
+from .simd import REGISTER_BYTES, STRIP_REGISTERS, lanes, load, multiply, store, subtract
+
+
+def strip_rows(itemsize):
+    """Rows of a strip, the unit in which rows are skipped."""
+    return STRIP_REGISTERS * REGISTER_BYTES // itemsize
+
+
+def largest_tile(itemsize):
+    """Rows of the largest tile: its strips are numbered by the bits of one word."""
+    return 63 * strip_rows(itemsize)
 
 
 @kernel
-def load_tile(x, start, n, centre, whiten, raw, z):
-    """Write ``n`` rows of ``x`` from ``start``, less ``centre``, to the columns of ``z``.
+def centre_rows(x, order, start, n, centre, rows):
+    """Write ``n`` rows less ``centre`` (1, C) to ``rows`` (n, C); both are zero from D on.
 
-    ``whiten`` (D', D') is applied to each row: (0, 0) is the identity, (1, D') a diagonal and
-    (D', D') a lower triangular matrix. Features up to D' (D padded to a multiple of 4) are zero.
-    ``raw`` is scratch of the shape of ``z``, used by the triangular case alone.
+    Where ``order`` is not empty, row ``order[i]`` takes the place of row i.
     """
     n_features = x.shape[1]
-    padded = z.shape[0]
-    triangular = whiten.shape[0] > 1
-    target = raw if triangular else z
-    for t in range(n):
-        for d in range(n_features):
-            target[d, t] = x[start + t, d] - centre[d]
-    for d in range(n_features, padded):
+    columns = rows.shape[1]
+    if x.strides[1] == x.itemsize or n_features == 1:
         for t in range(n):
-            target[d, t] = 0
-    if triangular:
-        store_transformed(raw, whiten, z, n)
-    elif whiten.shape[0] == 1:
+            source = np.intp(order[start + t]) if order.shape[0] > 0 else start + t
+            whole = n_features // lanes(rows) * lanes(rows)
+            for c in range(0, whole, lanes(rows)):
+                store(rows, t, c, subtract(load_row(x, source, c), load(centre, 0, c)))
+            for c in range(whole, columns, lanes(rows)):
+                part = load_part(x, source, c, n_features - c)
+                store(rows, t, c, subtract(part, load(centre, 0, c)))
+        return
+    for t in range(n):
+        source = np.intp(order[start + t]) if order.shape[0] > 0 else start + t
         for d in range(n_features):
-            scale = whiten[0, d]
-            row = z[d]
-            for t in range(n):
-                row[t] *= scale
+            rows[t, d] = x[source, d] - centre[0, d]
+        for d in range(n_features, columns):
+            rows[t, d] = 0
+
+
+@kernel
+def load_rows(x, order, start, n, centre, whiten, origin, rows, raw, z):
+    """Centred rows in ``rows`` as :func:`centre_rows` gives them, and in the columns of ``z``.
+
+    ``whiten`` is applied to the columns: of shape (0, 0, 0) it is the identity, (1, 1, D') a
+    diagonal, and else one lower triangular factor in panels as :func:`visit_full` takes them.
+    There are D' features (D padded to a multiple of 4), and room for C. ``raw``, of the shape of
+    ``z``, gets the columns before they are transformed, unless ``whiten`` is the identity;
+    ``origin`` is (1, D') zeros. What columns beyond ``n`` hold is left open.
+    """
+    centre_rows(x, order, start, n, centre, rows)
+    plain = raw if whiten.shape[0] > 0 else z
+    width = lanes(rows)
+    for t in range(0, n, width):
+        for c in range(0, z.shape[0], width):
+            transpose(rows, t, c, plain)
+    if whiten.shape[1] > 1:
+        transform(raw, origin, whiten, z, n)
+    elif whiten.shape[0] == 1:
+        for d in range(z.shape[0]):
+            for t in range(0, n, width):
+                store(z, d, t, multiply(load(raw, d, t), whiten[0, 0, d]))
+
+
+@allocating
+def scratch(lines, columns, like):
+    """Uninitialised matrix of the dtype of ``like`` that begins with a cache line.
+
+    A vector that crosses cache lines costs two accesses, and memory as it comes makes all of them
+    cross.
+    """
+    step = REGISTER_BYTES // like.itemsize
+    raw = np.empty(lines * columns + step, like.dtype)
+    offset = (-raw.ctypes.data % REGISTER_BYTES) // like.itemsize
+    return raw[offset : offset + lines * columns].reshape((lines, columns))
 
 
 @kernel

@@ -1,0 +1,129 @@
+"""Moments of all rows of a tile, rows in the lanes: where most responsibilities matter.
+
+Then no list is needed, and no lane is empty however few the features."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .jit import kernel
+from .lanes import add_totals
+from .simd import add, at, fma, lanes, load, multiply, splat, store, subtract, zero
+
+
+@kernel
+def _add_squares(z, resp, row, about, k, a, n, first, second):
+    """First moments and squares of four features."""
+    f0 = zero(z)
+    f1, f2, f3 = f0, f0, f0
+    s0, s1, s2, s3 = f0, f0, f0, f0
+    for t in range(0, n, lanes(z)):
+        w = load(resp, row, t)
+        e0 = subtract(load(z, a, t), at(about, k, a))
+        e1 = subtract(load(z, a + 1, t), at(about, k, a + 1))
+        e2 = subtract(load(z, a + 2, t), at(about, k, a + 2))
+        e3 = subtract(load(z, a + 3, t), at(about, k, a + 3))
+        b0, b1, b2, b3 = multiply(w, e0), multiply(w, e1), multiply(w, e2), multiply(w, e3)
+        f0, f1, f2, f3 = add(f0, b0), add(f1, b1), add(f2, b2), add(f3, b3)
+        s0, s1, s2, s3 = fma(b0, e0, s0), fma(b1, e1, s1), fma(b2, e2, s2), fma(b3, e3, s3)
+    place = k * first.shape[1] + a
+    add_totals(first, place, f0, f1, f2, f3)
+    add_totals(second, place, s0, s1, s2, s3)
+
+
+@kernel
+def _add_first(z, resp, row, about, k, a, n, first):
+    """First moments of four features."""
+    f0 = zero(z)
+    f1, f2, f3 = f0, f0, f0
+    for t in range(0, n, lanes(z)):
+        w = load(resp, row, t)
+        f0 = fma(w, subtract(load(z, a, t), at(about, k, a)), f0)
+        f1 = fma(w, subtract(load(z, a + 1, t), at(about, k, a + 1)), f1)
+        f2 = fma(w, subtract(load(z, a + 2, t), at(about, k, a + 2)), f2)
+        f3 = fma(w, subtract(load(z, a + 3, t), at(about, k, a + 3)), f3)
+    add_totals(first, k * first.shape[1] + a, f0, f1, f2, f3)
+
+
+@kernel
+def add_dense_diag(z, resp, row, about, k, n, g, first, second):
+    """Add the moments of ``n`` rows with responsibilities ``resp[row]`` to first[k] and second[k].
+
+    ``n`` is a number of whole vectors. Squares are added where ``second`` (K, C) has room.
+    """
+    for a in range(0, z.shape[0], 4):
+        if second.shape[1] > 0:
+            _add_squares(z, resp, row, about, k, a, n, first, second)
+        else:
+            _add_first(z, resp, row, about, k, a, n, first)
+
+
+@kernel
+def _add_diagonal(g, root, a, n, k, first, second):
+    """Moments of four features among themselves, and their first moments."""
+    nothing = zero(g)
+    f0, f1, f2, f3 = nothing, nothing, nothing, nothing
+    s00, s10, s11 = nothing, nothing, nothing
+    s20, s21, s22 = nothing, nothing, nothing
+    s30, s31, s32, s33 = nothing, nothing, nothing, nothing
+    for t in range(0, n, lanes(g)):
+        v0, v1, v2, v3 = load(g, a, t), load(g, a + 1, t), load(g, a + 2, t), load(g, a + 3, t)
+        w = load(g, root, t)
+        f0, f1, f2, f3 = fma(w, v0, f0), fma(w, v1, f1), fma(w, v2, f2), fma(w, v3, f3)
+        s00, s10, s20, s30 = fma(v0, v0, s00), fma(v1, v0, s10), fma(v2, v0, s20), fma(v3, v0, s30)
+        s11, s21, s31 = fma(v1, v1, s11), fma(v2, v1, s21), fma(v3, v1, s31)
+        s22, s32 = fma(v2, v2, s22), fma(v3, v2, s32)
+        s33 = fma(v3, v3, s33)
+    columns = second.shape[2]
+    start = (k * second.shape[1] + a) * columns + a
+    add_totals(first, k * columns + a, f0, f1, f2, f3)
+    add_totals(second, start, s00, nothing, nothing, nothing)
+    add_totals(second, start + columns, s10, s11, nothing, nothing)
+    add_totals(second, start + 2 * columns, s20, s21, s22, nothing)
+    add_totals(second, start + 3 * columns, s30, s31, s32, s33)
+
+
+@kernel
+def _add_below(g, a, b, n, k, second):
+    """Moments of four features with four others."""
+    nothing = zero(g)
+    s00, s01, s02, s03 = nothing, nothing, nothing, nothing
+    s10, s11, s12, s13 = nothing, nothing, nothing, nothing
+    s20, s21, s22, s23 = nothing, nothing, nothing, nothing
+    s30, s31, s32, s33 = nothing, nothing, nothing, nothing
+    for t in range(0, n, lanes(g)):
+        v0, v1, v2, v3 = load(g, b, t), load(g, b + 1, t), load(g, b + 2, t), load(g, b + 3, t)
+        u = load(g, a, t)
+        s00, s01, s02, s03 = fma(u, v0, s00), fma(u, v1, s01), fma(u, v2, s02), fma(u, v3, s03)
+        u = load(g, a + 1, t)
+        s10, s11, s12, s13 = fma(u, v0, s10), fma(u, v1, s11), fma(u, v2, s12), fma(u, v3, s13)
+        u = load(g, a + 2, t)
+        s20, s21, s22, s23 = fma(u, v0, s20), fma(u, v1, s21), fma(u, v2, s22), fma(u, v3, s23)
+        u = load(g, a + 3, t)
+        s30, s31, s32, s33 = fma(u, v0, s30), fma(u, v1, s31), fma(u, v2, s32), fma(u, v3, s33)
+    columns = second.shape[2]
+    start = (k * second.shape[1] + a) * columns + b
+    add_totals(second, start, s00, s01, s02, s03)
+    add_totals(second, start + columns, s10, s11, s12, s13)
+    add_totals(second, start + 2 * columns, s20, s21, s22, s23)
+    add_totals(second, start + 3 * columns, s30, s31, s32, s33)
+
+
+@kernel
+def add_dense_full(z, resp, row, about, k, n, g, first, second):
+    """As :func:`add_dense_diag`, with ``second`` (K, R, C): triangle of 4 x 4 blocks.
+
+    ``g`` (D' + 1, columns) is scratch for the rows times the root of their responsibility.
+    """
+    width = lanes(z)
+    padded = z.shape[0]
+    for t in range(n):
+        g[padded, t] = np.sqrt(resp[row, t])
+    for d in range(padded):
+        m = splat(zero(z), at(about, k, d))
+        for t in range(0, n, width):
+            store(g, d, t, multiply(subtract(load(z, d, t), m), load(g, padded, t)))
+    for a in range(0, padded, 4):
+        for b in range(0, a, 4):
+            _add_below(g, a, b, n, k, second)
+        _add_diagonal(g, padded, a, n, k, first, second)

@@ -1,0 +1,108 @@
+"""Which (strip of rows, component) pairs may be skipped, and what each row knows of itself.
+
+A responsibility r of component k may be left out where r v B < eps w_k, with v the row's weight and
+B a bound on its squared Mahalanobis distance: all that is left out together is below rounding of
+the component's own count and moments. Since log p(x) is at least the largest log-probability met so
+far (the top), that holds where
+
+    q > reach_k - cut,   reach_k = constant_k - log(eps w_k),   cut = top - log(B v)
+
+with q the exponent, a sum of squares: a part of it that is above the bound settles the pair.
+For r > exp(-40) the squared distance is at most B = 81 + 2 (tallest - top), tallest the largest
+constant; the logarithm of B is replaced by its tangent, which lies above it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .jit import inlined, kernel
+from .lanes import any_at_most
+from .simd import (
+    add,
+    load_strip,
+    maximum,
+    multiply,
+    raise_to,
+    splat,
+    store,
+    strip_lanes,
+    subtract,
+)
+
+# Lines of the state of a tile (STATES, stride): cut so far; what lies between the top and the cut;
+# top and sum of the log-sum-exp, later the weight over the sum; weight; bound on the squared
+# distance.
+CUT, SLACK, TOP, SUM, SHARE, BOUND = 0, 1, 2, 3, 4, 5
+STATES = 6
+_BASE = 81.0
+_LOG_BASE = math.log(_BASE)
+_TANGENT = 2 / _BASE
+_SLOPE = 1 + _TANGENT
+# Below any cut of a row that a component has met; not -inf, which would meet inf as NaN.
+_LOWEST = -1e38
+
+
+@kernel
+def whole_strips(n, array):
+    """``n`` rounded up to whole strips."""
+    width = strip_lanes(array)
+    return (n + width - 1) // width * width
+
+
+@kernel
+def begin_tile(state, z, raw, n, tallest):
+    """No component met yet; columns beyond ``n`` are zero and match none."""
+    slack = _LOG_BASE + _TANGENT * tallest
+    for t in range(n):
+        state[CUT, t] = _LOWEST
+        state[SLACK, t] = slack
+        state[TOP, t] = -np.inf
+        state[SUM, t] = 0
+    for t in range(n, whole_strips(n, state)):
+        state[CUT, t] = np.inf
+        state[SLACK, t] = 0
+        state[TOP, t] = 0
+        state[SUM, t] = 0
+        for d in range(z.shape[0]):
+            z[d, t] = 0
+        for d in range(raw.shape[0]):
+            raw[d, t] = 0
+
+
+@inlined
+def within_reach(state, t, q, reach):
+    """Whether any row of the strip at ``t`` may matter, given a part ``q`` of the exponents."""
+    return any_at_most(add(q, load_strip(state, CUT, t)), reach)
+
+
+@inlined
+def _raise_cut(state, t, lp):
+    """Take the log-probabilities of one more component into account."""
+    cut = subtract(multiply(lp, _SLOPE), load_strip(state, SLACK, t))
+    raise_to(state, CUT, t, cut)
+
+
+@inlined
+def settle(q, constants, k, t, state, out, line):
+    """Write the log-probabilities of a component that may matter to the strip."""
+    lp = subtract(splat(q, constants[k]), q)
+    store(out, line, t, lp)
+    _raise_cut(state, t, lp)
+
+
+@inlined
+def settle_pair(q, p, constants, reach, k, t, bit, state, out, line, masks):
+    """Write the log-probabilities of components k and k + 1, and mark those that may matter.
+
+    There is no branch here: in what is compiled into its caller one would make Numba count
+    references.
+    """
+    masks[line] |= bit * within_reach(state, t, q, reach[k])
+    masks[line + 1] |= bit * within_reach(state, t, p, reach[k + 1])
+    q, p = subtract(splat(q, constants[k]), q), subtract(splat(p, constants[k + 1]), p)
+    store(out, line, t, q)
+    store(out, line + 1, t, p)
+    _raise_cut(state, t, maximum(q, p))
