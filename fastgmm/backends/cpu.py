@@ -71,10 +71,12 @@ class CPUBackend(Backend):
     def _early(self, prepared: Parameters) -> int:
         """Feature from which the exponents so far are looked at, in the order of the rows.
 
-        Where components are fewer than a strip has rows, most matter to some of them.
+        Where components are few, most matter to some row of a strip; and where features cost
+        little, looking costs as much as it saves.
         """
-        rows = kernels.strip_rows(prepared.means.itemsize)
-        return sizes.EARLY if len(prepared.means) > 2 * rows else prepared.means.shape[1]
+        n_components, width = prepared.means.shape
+        many = n_components > 2 * kernels.strip_rows(prepared.means.itemsize)
+        return sizes.EARLY if many and prepared.factors.ndim == 3 else width
 
     def _tile_for(self, prepared: Parameters, x: Array) -> int:
         return sizes.tile(x.shape[1], 1, x.itemsize)

@@ -22,7 +22,7 @@ TOTAL_BYTES = 48 * 1024 * 1024
 _BLOCK_ROWS = 4096
 BLOCKS = 64
 # Feature from which a pass looks whether the exponents so far are large enough to stop.
-EARLY = 4
+EARLY = 0
 # Operations per row, and rows per component, from which rows are ordered by label: below, reading
 # out of turn costs more than what may be skipped.
 ORDER_WORK = 20_000
@@ -43,10 +43,15 @@ def tile(n_features: int, n_components: int, itemsize: int) -> int:
 def dense_share(model: MixtureModel) -> float:
     """Share of a tile's rows above which moments are taken of all of them, without a list.
 
-    The fewer features, the emptier the registers that hold those of a listed row.
+    As measured: few features leave most lanes of a listed row empty; where they fill the registers
+    exactly, or are many, a list costs no more than the whole tile.
     """
-    limit = 0.65 if model.structure.moments == "full" else 0.3
-    return float(np.clip(model.n_features / 48, 0.1, limit))
+    n_features = model.n_features
+    if model.structure.moments != "full":
+        return float(np.clip(n_features / 32, 0.15, 0.5))
+    if n_features <= 8:
+        return max(n_features / 32, 0.1)
+    return 0.75 if 16 < n_features <= 64 else 1.0
 
 
 def blocks(n_rows: int, n_components: int, width: int, moments: str) -> int:

@@ -6,19 +6,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import kernel
-from .lanes import add_totals
+from .jit import embedded, kernel
+from .lanes import add_totals, sum_lanes
 from .simd import add, at, fma, lanes, load, multiply, splat, store, subtract, zero
+from .skip import SUM
 
 
-@kernel
-def _add_squares(z, resp, row, about, k, a, n, first, second):
+@embedded
+def _mass(resp, row, state, n):
+    """Sum of the responsibilities."""
+    total = zero(resp)
+    for t in range(0, n, lanes(resp)):
+        total = fma(load(resp, row, t), load(state, SUM, t), total)
+    return np.float64(sum_lanes(total))
+
+
+@embedded
+def _add_squares(z, resp, row, state, about, k, a, n, first, second):
     """First moments and squares of four features."""
     f0 = zero(z)
     f1, f2, f3 = f0, f0, f0
     s0, s1, s2, s3 = f0, f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = load(resp, row, t)
+        w = multiply(load(resp, row, t), load(state, SUM, t))
         e0 = subtract(load(z, a, t), at(about, k, a))
         e1 = subtract(load(z, a + 1, t), at(about, k, a + 1))
         e2 = subtract(load(z, a + 2, t), at(about, k, a + 2))
@@ -31,13 +41,13 @@ def _add_squares(z, resp, row, about, k, a, n, first, second):
     add_totals(second, place, s0, s1, s2, s3)
 
 
-@kernel
-def _add_first(z, resp, row, about, k, a, n, first):
+@embedded
+def _add_first(z, resp, row, state, about, k, a, n, first):
     """First moments of four features."""
     f0 = zero(z)
     f1, f2, f3 = f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = load(resp, row, t)
+        w = multiply(load(resp, row, t), load(state, SUM, t))
         f0 = fma(w, subtract(load(z, a, t), at(about, k, a)), f0)
         f1 = fma(w, subtract(load(z, a + 1, t), at(about, k, a + 1)), f1)
         f2 = fma(w, subtract(load(z, a + 2, t), at(about, k, a + 2)), f2)
@@ -46,16 +56,18 @@ def _add_first(z, resp, row, about, k, a, n, first):
 
 
 @kernel
-def add_dense_diag(z, resp, row, about, k, n, g, first, second):
-    """Add the moments of ``n`` rows with responsibilities ``resp[row]`` to first[k] and second[k].
+def add_dense_diag(z, resp, row, state, about, k, n, g, first, second):
+    """Add the moments of ``n`` rows to first[k] and second[k]; returns their mass.
 
-    ``n`` is a number of whole vectors. Squares are added where ``second`` (K, C) has room.
+    Responsibilities are resp[row] times state[SUM]. ``n`` is a number of whole vectors. Squares
+    are added where ``second`` (K, C) has room.
     """
     for a in range(0, z.shape[0], 4):
         if second.shape[1] > 0:
-            _add_squares(z, resp, row, about, k, a, n, first, second)
+            _add_squares(z, resp, row, state, about, k, a, n, first, second)
         else:
-            _add_first(z, resp, row, about, k, a, n, first)
+            _add_first(z, resp, row, state, about, k, a, n, first)
+    return _mass(resp, row, state, n)
 
 
 @kernel
@@ -110,7 +122,7 @@ def _add_below(g, a, b, n, k, second):
 
 
 @kernel
-def add_dense_full(z, resp, row, about, k, n, g, first, second):
+def add_dense_full(z, resp, row, state, about, k, n, g, first, second):
     """As :func:`add_dense_diag`, with ``second`` (K, R, C): triangle of 4 x 4 blocks.
 
     ``g`` (D' + 1, columns) is scratch for the rows times the root of their responsibility.
@@ -118,7 +130,7 @@ def add_dense_full(z, resp, row, about, k, n, g, first, second):
     width = lanes(z)
     padded = z.shape[0]
     for t in range(n):
-        g[padded, t] = np.sqrt(resp[row, t])
+        g[padded, t] = np.sqrt(resp[row, t] * state[SUM, t])
     for d in range(padded):
         m = splat(zero(z), at(about, k, d))
         for t in range(0, n, width):
@@ -127,3 +139,4 @@ def add_dense_full(z, resp, row, about, k, n, g, first, second):
         for b in range(0, a, 4):
             _add_below(g, a, b, n, k, second)
         _add_diagonal(g, padded, a, n, k, first, second)
+    return _mass(resp, row, state, n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .jit import inlined, kernel
+from .jit import embedded, inlined, kernel
 from .simd import at, fma, load_strip, multiply, strip_lanes, subtract, zero_strip
 from .skip import settle, settle_pair, within_reach
 
@@ -14,7 +14,7 @@ def _square(x, means, factors, k, i, q):
     return fma(y, y, q)
 
 
-@kernel
+@embedded
 def _visit_one(z, means, factors, constants, reach, early, k, n, state, out, line):
     """One component, which stops at feature ``early`` or later; returns the strips that matter."""
     mask, bit = 0, 1
@@ -37,7 +37,7 @@ def _visit_one(z, means, factors, constants, reach, early, k, n, state, out, lin
     return mask
 
 
-@kernel
+@embedded
 def _visit_two(z, means, factors, constants, reach, k, n, state, out, line, masks):
     """Components k and k + 1 on two lines: what is loaded of the rows serves both."""
     masks[line], masks[line + 1] = 0, 0

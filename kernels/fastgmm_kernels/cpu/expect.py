@@ -162,30 +162,15 @@ def label_rows(lp, active, masks, n_active, n, order, row, labels):
 
 
 @kernel
-def count_kept(lp, a, mask, n, state, threshold):
-    """Divide line ``a`` by the sums, and count the rows of which it matters."""
-    kept = 0
-    for t in range(0, n, strip_lanes(lp)):
-        if mask >> (t // strip_lanes(lp)) & 1:
-            r = multiply(load_strip(lp, a, t), load_strip(state, SUM, t))
-            store(lp, a, t, r)
-            key = multiply(r, load_strip(state, BOUND, t))
-            kept += count_bits(bits_at_least(key, threshold))
-    return kept
-
-
-@kernel
-def list_kept(lp, a, mask, n, state, divided, threshold, offset, kept, index, share):
+def list_kept(lp, a, mask, n, state, threshold, offset, kept, index, share):
     """List the rows of which line ``a`` matters, plus ``offset``, and their responsibilities.
 
-    ``divided`` says whether the line is divided by the sums already. ``kept`` rows are in the lists
-    before, which have room for a vector more than rows; returns their new number.
+    ``kept`` rows are in the lists before, which have room for a vector more than rows; returns
+    their new number.
     """
     for t in range(0, n, strip_lanes(lp)):
         if mask >> (t // strip_lanes(lp)) & 1:
-            r = load_strip(lp, a, t)
-            if not divided:
-                r = multiply(r, load_strip(state, SUM, t))
+            r = multiply(load_strip(lp, a, t), load_strip(state, SUM, t))
             key = multiply(r, load_strip(state, BOUND, t))
             kept = append_where(index, share, kept, offset + t, r, key, threshold)
     return kept

@@ -65,6 +65,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compile(function, _nrt=False)
 
 
+def embedded(function: Callable[..., Any]) -> Any:
+    """As :func:`kernel`, compiled into its callers: for what is called once per few loops."""
+    return _compile(function, _nrt=False, forceinline=True)
+
+
 def allocating(function: Callable[..., Any]) -> Any:
     """Compile a helper that returns new arrays."""
     return _compile(function)

@@ -101,6 +101,19 @@ def add_to(typingctx, array, position, value):
     return types.void(array, types.intp, value), codegen
 
 
+@intrinsic
+def sum_lanes(typingctx, value):
+    """Sum of all lanes, in a fixed order."""
+
+    def codegen(context, builder, signature, args):
+        value = args[0]
+        while value.type.count > 1:
+            value = builder.fadd(*_halves(builder, value))
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return value.dtype(value), codegen
+
+
 def _pair_sums(builder, a, b, size):
     """Sums of neighbouring runs of ``size`` lanes, those of ``a`` and ``b`` in turn."""
     n = a.type.count

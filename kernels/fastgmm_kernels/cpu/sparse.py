@@ -25,6 +25,10 @@ from .simd import (
     zero_half,
 )
 
+# Bytes of scaled rows, which all blocks of products read again, and their rows at least.
+_SCALED_BYTES = 48 * 1024
+_SCALED_ROWS = 32
+
 
 @inlined
 def _scaled(rows, row, c, m, root, g, i, f):
@@ -83,18 +87,22 @@ def add_rows_full(rows, index, share, n, about, k, g, first, second):
     ``rows`` (..., C) is zero beyond D; R is D padded to a multiple of 8. Of the second moments the
     lower triangle is formed, in blocks. ``g`` (n, C) is scratch, and ``share`` is overwritten.
     """
-    _scale_rows(rows, index, share, n, about, k, g, first)
     nothing, wide = zero(g), zero_half(g)
     start = k * second.shape[1] * second.shape[2]
-    for a in range(0, second.shape[1], 8):
-        c = 0
-        while c < a + 8:
-            if c + lanes(g) < a + 8:
-                _add_eight(g, n, a, c, start, second, wide)
-                c += lanes_of(wide)
-            else:
-                _add_eight(g, n, a, c, start, second, nothing)
-                c += lanes(g)
+    step = max(_SCALED_BYTES // (g.shape[1] * g.itemsize), _SCALED_ROWS)
+    for begin in range(0, n, step):
+        count = min(step, n - begin)
+        end = begin + count
+        _scale_rows(rows, index[begin:end], share[begin:end], count, about, k, g, first)
+        for a in range(0, second.shape[1], 8):
+            c = 0
+            while c < a + 8:
+                if c + lanes(g) < a + 8:
+                    _add_eight(g, count, a, c, start, second, wide)
+                    c += lanes_of(wide)
+                else:
+                    _add_eight(g, count, a, c, start, second, nothing)
+                    c += lanes(g)
 
 
 @inlined

@@ -17,7 +17,6 @@ from numba import prange
 
 from .expect import (
     clear_others,
-    count_kept,
     count_pairs,
     expect,
     label_rows,
@@ -34,6 +33,8 @@ from .tile import block_range, centre_rows, row_stride, scratch
 _GROUPS = 32
 # Rows of a component that are listed before their moments are taken, where rows are few per tile.
 _CAPACITY = 1024
+# Tiles that are taken as a whole for one in which the rows were listed.
+_DENSE_TILES = 16
 # Numbers that may be written beyond the end of a list.
 _ROOM = 16
 
@@ -45,31 +46,24 @@ def _add_moments(
 ):  # fmt: skip
     """Add what line ``a`` of a tile says of component ``k``; returns the mass.
 
-    dense[k] says whether most rows of the last tile mattered: then they are counted before they
-    are listed.
+    dense[k] counts down the tiles that are still taken as a whole after one in which most rows
+    mattered; then the rows are listed again.
     """
-    kept = 0
-    expected = dense[k]
-    if expected:
-        kept = count_kept(lp, a, mask, n, state, threshold)
-    if not expected or kept <= dense_share * n:
-        kept = list_kept(lp, a, mask, n, state, expected, threshold, 0, 0, index, share)
-    dense[k] = kept > dense_share * n
-    if kept == 0:
-        return 0.0
-    part = lp.dtype.type(0)
-    if dense[k]:
-        if not expected:
-            count_kept(lp, a, mask, n, state, threshold)
-        clear_others(lp, a, mask, n)
-        for t in range(n):
-            part += lp[a, t]
-        add_dense(z, lp, a, about, k, whole_strips(n, lp), dense_g, first, second)
-    else:
-        for i in range(kept):
-            part += share[i]
-        add_rows(rows, index, share, kept, about, k, g, first, second)
-    return np.float64(part)
+    if dense[k] == 0:
+        kept = list_kept(lp, a, mask, n, state, threshold, 0, 0, index, share)
+        if kept == 0:
+            return 0.0
+        if kept <= dense_share * n:
+            part = lp.dtype.type(0)
+            for i in range(kept):
+                part += share[i]
+            add_rows(rows, index, share, kept, about, k, g, first, second)
+            return np.float64(part)
+        dense[k] = _DENSE_TILES
+    dense[k] -= 1
+    whole = whole_strips(n, lp)
+    clear_others(lp, a, mask, whole)
+    return add_dense(z, lp, a, state, about, k, whole, dense_g, first, second)
 
 
 @driver
@@ -106,7 +100,7 @@ def accumulate(
         active = np.empty(n_components + 1, np.int64)
         masks = np.empty(n_components + 1, np.int64)
         index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
-        dense = np.zeros(n_components, np.bool_)
+        dense = np.zeros(n_components, np.int64)
         counts, sums, squares = count[block], first[block], second[block]
         for window in range(block * windows, (block + 1) * windows):
             begin, end = block_range(window, n_blocks * windows, n_rows)
@@ -143,7 +137,7 @@ def _add_chunk(
         a = slots[i, k]
         if a >= 0:
             kept = list_kept(
-                lp[i], a, masks[i, a], n, state[i], False, thresholds[k], i * tile, kept, index,
+                lp[i], a, masks[i, a], n, state[i], thresholds[k], i * tile, kept, index,
                 share,
             )  # fmt: skip
         if kept > 0 and (kept + tile + _ROOM > len(index) or i == n_tiles - 1):

@@ -43,16 +43,16 @@ def _visit(
     return run
 
 
-def add_dense(z, resp, row, about, k, n, g, first, second):
+def add_dense(z, resp, row, state, about, k, n, g, first, second):
     """Moments of a tile; ``second`` is (K, R, C) for full moments, else (K, C) or (K, 0)."""
     raise NotImplementedError("only for compiled callers")
 
 
 @overload(add_dense)
-def _add_dense(z, resp, row, about, k, n, g, first, second):
+def _add_dense(z, resp, row, state, about, k, n, g, first, second):
     function = _DENSE[second.ndim]
-    return lambda z, resp, row, about, k, n, g, first, second: function(
-        z, resp, row, about, k, n, g, first, second
+    return lambda z, resp, row, state, about, k, n, g, first, second: function(
+        z, resp, row, state, about, k, n, g, first, second
     )
 
 
