@@ -124,14 +124,16 @@ def assign(source: Source, centroids: np.ndarray, backend: Backend) -> np.ndarra
 
 
 def _step(
-    source: Source, centroids: np.ndarray, backend: Backend
+    source: Source, centroids: np.ndarray, backend: Backend, guess: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.empty(source.n_rows, np.int32)
     counts = np.zeros(len(centroids))
     sums = np.zeros_like(centroids)
     for chunk in source:
-        step = backend.kmeans_step(chunk.x, chunk.weight, centroids)
-        labels[chunk.start : chunk.start + len(chunk.x)] = step.labels
+        rows = slice(chunk.start, chunk.start + len(chunk.x))
+        near = None if guess is None else guess[rows]
+        step = backend.kmeans_step(chunk.x, chunk.weight, centroids, near)
+        labels[rows] = step.labels
         counts += step.counts
         sums += step.sums
     return labels, counts, sums
@@ -172,14 +174,15 @@ def kmeans(
     -----
     Lloyd (1982), Least squares quantization in PCM.
     """
-    labels = np.empty(0, np.int32)
+    labels: np.ndarray | None = None
     for _ in range(max_iter):
         before = labels
-        labels, counts, sums = _step(source, centroids, backend)
+        labels, counts, sums = _step(source, centroids, backend, before)
         alive = counts > 0
         moved = np.where(alive[:, None], sums / np.where(alive, counts, 1.0)[:, None], centroids)
         shift = float(((moved - centroids) ** 2).sum())
         centroids = moved
-        if np.array_equal(before, labels) or shift <= tol * variance:
+        same = before is not None and np.array_equal(before, labels)
+        if same or shift <= tol * variance:
             break
-    return centroids, labels
+    return centroids, np.empty(0, np.int32) if labels is None else labels

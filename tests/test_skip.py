@@ -118,3 +118,23 @@ def test_a_fit_with_and_without_an_order(monkeypatch):
     without = helpers.fit(x, mixture, "cpu", max_iter=6, reg_covar=1e-3)
     helpers.assert_same_mixture(helpers.learnt(with_order), helpers.learnt(without), 1e-10)
     np.testing.assert_allclose(with_order.lower_bounds_, without.lower_bounds_, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("separation", [0.0, 2.0, 20.0])
+@pytest.mark.parametrize("d", [1, 3, 17])
+def test_kmeans_finds_the_same_labels_from_a_guess(monkeypatch, dtype, separation, d):
+    rng = np.random.default_rng(0)
+    mixture = oracle.random_mixture(rng, "spherical", 33, d, separation=separation)
+    x = mixture.sample(rng, 2001)[0].astype(dtype)
+    centroids = mixture.means + 0.1
+    backend = CPUBackend()
+    plain = backend.kmeans_step(x, None, centroids)
+    monkeypatch.setattr(sizes, "GUESS_COMPONENTS", 1)
+    for guess in (plain.labels, rng.integers(33, size=len(x)).astype(np.int32)):
+        before = guess.copy()
+        again = backend.kmeans_step(x, None, centroids, guess)
+        np.testing.assert_array_equal(guess, before)
+        np.testing.assert_array_equal(again.labels, plain.labels)
+        np.testing.assert_array_equal(again.sums, plain.sums)
+        assert again.inertia == plain.inertia

@@ -106,8 +106,13 @@ class Backend(ABC):
         """Mean, variance and range of each feature."""
 
     @abstractmethod
-    def kmeans_step(self, x: Array, weight: Array | None, centroids: Array) -> KMeansStep:
-        """Assign rows to the nearest centroid; sums of the rows of each."""
+    def kmeans_step(
+        self, x: Array, weight: Array | None, centroids: Array, guess: Array | None = None
+    ) -> KMeansStep:
+        """Assign rows to the nearest centroid; sums of the rows of each.
+
+        ``guess`` are earlier labels (N,), near which the new ones are looked for first.
+        """
 
     @abstractmethod
     def closest(self, x: Array, point: Array, closest: Array | None) -> Array:

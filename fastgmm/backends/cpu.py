@@ -9,7 +9,7 @@ import numpy as np
 from fastgmm.backends import sizes
 from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
-from fastgmm.backends.parameters import Parameters, columns, pack, pad, widen
+from fastgmm.backends.parameters import Parameters, columns, pack, pad, padded, widen
 from fastgmm.backends.threads import threads
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
@@ -259,14 +259,17 @@ class CPUBackend(Backend):
         low, high = extremes[0].min(axis=0), extremes[1].max(axis=0)
         return FeatureSummary(n_rows, origin + shift, variance, low, high)
 
-    def kmeans_step(self, x: Array, weight: Array | None, centroids: Array) -> KMeansStep:
+    def kmeans_step(
+        self, x: Array, weight: Array | None, centroids: Array, guess: Array | None = None
+    ) -> KMeansStep:
         n_rows, n_features = x.shape
         n_components = centroids.shape[0]
         tile = sizes.tile(n_features, 1, x.itemsize)
         width = columns(n_features, x.dtype)
         n_blocks = sizes.kmeans_blocks(n_rows, n_components, width, tile)
         centre = centroids.mean(axis=0).astype(x.dtype)
-        labels = np.empty(n_rows, np.int32)
+        guessed = guess is not None and n_components >= sizes.GUESS_COMPONENTS
+        labels = guess.copy() if guess is not None else np.empty(n_rows, np.int32)
         count = np.zeros((n_blocks, n_components))
         sums = np.zeros((n_blocks, n_components, width))
         inertia = np.zeros(n_blocks)
@@ -274,7 +277,9 @@ class CPUBackend(Backend):
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
             _line(centre),
-            pad(centroids - centre.astype(np.float64), (1,), x.dtype),
+            widen(centroids - centre.astype(np.float64), width, x.dtype),
+            padded(n_features),
+            guessed,
             tile,
             labels,
             count,

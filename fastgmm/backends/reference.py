@@ -127,7 +127,9 @@ class ReferenceBackend(Backend):
             variance = ((x - mean) ** 2).mean(axis=0)
         return FeatureSummary(x.shape[0], mean, variance, x.min(axis=0), x.max(axis=0))
 
-    def kmeans_step(self, x: Array, weight: Array | None, centroids: Array) -> KMeansStep:
+    def kmeans_step(
+        self, x: Array, weight: Array | None, centroids: Array, guess: Array | None = None
+    ) -> KMeansStep:
         x = x.astype(np.float64)
         v = np.ones(x.shape[0]) if weight is None else weight
         squared = np.stack([((x - c) ** 2).sum(axis=1) for c in centroids], axis=1)

@@ -23,6 +23,8 @@ _BLOCK_ROWS = 4096
 BLOCKS = 64
 # Feature from which a pass looks whether the exponents so far are large enough to stop.
 EARLY = 0
+# Centroids from which a step of k-means looks whether it may give one up early.
+GUESS_COMPONENTS = 128
 # Operations per row, and rows per component, from which rows are ordered by label: below, reading
 # out of turn costs more than what may be skipped.
 ORDER_WORK = 20_000

@@ -13,22 +13,24 @@ from .skip import SUM
 
 
 @embedded
-def _mass(resp, row, state, n):
-    """Sum of the responsibilities."""
+def _divide(resp, row, state, n):
+    """Multiply resp[row] by state[SUM], in place; returns the sum."""
     total = zero(resp)
     for t in range(0, n, lanes(resp)):
-        total = fma(load(resp, row, t), load(state, SUM, t), total)
+        w = multiply(load(resp, row, t), load(state, SUM, t))
+        store(resp, row, t, w)
+        total = add(total, w)
     return np.float64(sum_lanes(total))
 
 
 @embedded
-def _add_squares(z, resp, row, state, about, k, a, n, first, second):
+def _add_squares(z, resp, row, about, k, a, n, first, second):
     """First moments and squares of four features."""
     f0 = zero(z)
     f1, f2, f3 = f0, f0, f0
     s0, s1, s2, s3 = f0, f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = multiply(load(resp, row, t), load(state, SUM, t))
+        w = load(resp, row, t)
         e0 = subtract(load(z, a, t), at(about, k, a))
         e1 = subtract(load(z, a + 1, t), at(about, k, a + 1))
         e2 = subtract(load(z, a + 2, t), at(about, k, a + 2))
@@ -42,12 +44,12 @@ def _add_squares(z, resp, row, state, about, k, a, n, first, second):
 
 
 @embedded
-def _add_first(z, resp, row, state, about, k, a, n, first):
+def _add_first(z, resp, row, about, k, a, n, first):
     """First moments of four features."""
     f0 = zero(z)
     f1, f2, f3 = f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = multiply(load(resp, row, t), load(state, SUM, t))
+        w = load(resp, row, t)
         f0 = fma(w, subtract(load(z, a, t), at(about, k, a)), f0)
         f1 = fma(w, subtract(load(z, a + 1, t), at(about, k, a + 1)), f1)
         f2 = fma(w, subtract(load(z, a + 2, t), at(about, k, a + 2)), f2)
@@ -59,15 +61,16 @@ def _add_first(z, resp, row, state, about, k, a, n, first):
 def add_dense_diag(z, resp, row, state, about, k, n, g, first, second):
     """Add the moments of ``n`` rows to first[k] and second[k]; returns their mass.
 
-    Responsibilities are resp[row] times state[SUM]. ``n`` is a number of whole vectors. Squares
-    are added where ``second`` (K, C) has room.
+    Responsibilities are resp[row] times state[SUM], which is put in their place. ``n`` is a number
+    of whole vectors. Squares are added where ``second`` (K, C) has room.
     """
+    mass = _divide(resp, row, state, n)
     for a in range(0, z.shape[0], 4):
         if second.shape[1] > 0:
-            _add_squares(z, resp, row, state, about, k, a, n, first, second)
+            _add_squares(z, resp, row, about, k, a, n, first, second)
         else:
-            _add_first(z, resp, row, state, about, k, a, n, first)
-    return _mass(resp, row, state, n)
+            _add_first(z, resp, row, about, k, a, n, first)
+    return mass
 
 
 @kernel
@@ -129,8 +132,9 @@ def add_dense_full(z, resp, row, state, about, k, n, g, first, second):
     """
     width = lanes(z)
     padded = z.shape[0]
+    mass = _divide(resp, row, state, n)
     for t in range(n):
-        g[padded, t] = np.sqrt(resp[row, t] * state[SUM, t])
+        g[padded, t] = np.sqrt(resp[row, t])
     for d in range(padded):
         m = splat(zero(z), at(about, k, d))
         for t in range(0, n, width):
@@ -139,4 +143,4 @@ def add_dense_full(z, resp, row, state, about, k, n, g, first, second):
         for b in range(0, a, 4):
             _add_below(g, a, b, n, k, second)
         _add_diagonal(g, padded, a, n, k, first, second)
-    return _mass(resp, row, state, n)
+    return mass

@@ -8,7 +8,7 @@ import numpy as np
 
 from .exp import exp
 from .jit import kernel
-from .lanes import bits_at_least, count_bits, lowest_bit
+from .lanes import count_bits
 from .shuffle import append_where
 from .simd import (
     add,
@@ -22,7 +22,18 @@ from .simd import (
     subtract,
     zero_strip,
 )
-from .skip import BOUND, SHARE, SLACK, SUM, TOP, begin_tile, whole_strips
+from .skip import (
+    BOUND,
+    CUT,
+    SHARE,
+    SLACK,
+    SLOPE,
+    SUM,
+    TOP,
+    begin_tile,
+    lowest,
+    whole_strips,
+)
 from .structure import visit
 from .tile import load_rows
 
@@ -64,14 +75,34 @@ def visit_all(
 
 
 @kernel
-def normalise(lp, masks, n_active, n, state):
-    """Replace lp by exp(lp - top); state[SUM] is the sum of a row."""
+def top_by_cut(n, state):
+    """Work the top out from the cut, which has followed it; -inf for a row that none can reach.
+
+    It is a rounding off the largest log-probability, which no result depends on.
+    """
+    for t in range(0, n, strip_lanes(state)):
+        cut = load_strip(state, CUT, t)
+        top = multiply(add(cut, load_strip(state, SLACK, t)), 1 / SLOPE)
+        nothing = splat(top, -np.inf)
+        store(state, TOP, t, select_below(splat(top, lowest(state) / 2), cut, top, nothing))
+
+
+@kernel
+def top_by_lines(lp, masks, n_active, n, state):
+    """The largest log-probability itself."""
     for t in range(0, n, strip_lanes(lp)):
         top = load_strip(state, TOP, t)
         for a in range(n_active):
             if masks[a] >> (t // strip_lanes(lp)) & 1:
                 top = maximum(load_strip(lp, a, t), top)
         store(state, TOP, t, top)
+
+
+@kernel
+def normalise(lp, masks, n_active, n, state):
+    """Replace lp by exp(lp - top); state[SUM] is the sum of a row."""
+    for t in range(0, n, strip_lanes(lp)):
+        top = load_strip(state, TOP, t)
         # A row that no component can reach: any finite reference will do.
         reference = select_below(splat(top, -np.inf), top, top, zero_strip(lp))
         total = zero_strip(lp)
@@ -132,6 +163,7 @@ def expect(
     n_active = visit_all(
         z, means, factors, constants, reach, early, first, last, n, state, lp, active, masks
     )
+    top_by_cut(n, state)
     normalise(lp, masks, n_active, n, state)
     total = _log_likelihood(state, n, weighted)
     for t in range(n):
@@ -146,19 +178,25 @@ def expect(
 
 
 @kernel
-def label_rows(lp, active, masks, n_active, n, order, row, labels):
-    """labels[row] = the component with the largest responsibility; the first line wins a tie."""
-    one = lp.dtype.type(1)
-    for a in range(n_active - 1, -1, -1):
-        k = np.int32(active[a])
-        for t in range(0, n, strip_lanes(lp)):
+def label_rows(lp, active, masks, n_active, n, order, row, labels, best):
+    """labels[row] = the component with the largest responsibility; the first line wins a tie.
+
+    The first line of ``best`` is scratch.
+    """
+    if n_active == 0:
+        return
+    for t in range(0, n, strip_lanes(lp)):
+        top = zero_strip(lp)
+        line = top
+        for a in range(n_active):
             if masks[a] >> (t // strip_lanes(lp)) & 1:
-                bits = bits_at_least(load_strip(lp, a, t), one)
-                while bits != 0:
-                    place = t + lowest_bit(bits)
-                    if place < n:
-                        labels[np.intp(order[row + place]) if order.shape[0] else row + place] = k
-                    bits &= bits - np.uint64(1)
+                value = load_strip(lp, a, t)
+                line = select_below(top, value, splat(top, a), line)
+                top = maximum(value, top)
+        store(best, 0, t, line)
+    for t in range(n):
+        k = np.int32(active[np.intp(best[0, t])])
+        labels[np.intp(order[row + t]) if order.shape[0] > 0 else row + t] = k
 
 
 @kernel
@@ -179,6 +217,8 @@ def list_kept(lp, a, mask, n, state, threshold, offset, kept, index, share):
 @kernel
 def clear_others(lp, a, mask, n):
     """Zero line ``a`` in the strips that are not in the mask."""
+    if mask == (1 << (n // strip_lanes(lp))) - 1:
+        return
     for t in range(0, n, strip_lanes(lp)):
         if not mask >> (t // strip_lanes(lp)) & 1:
             store(lp, a, t, zero_strip(lp))

@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from .exp import exp
-from .expect import largest, normalise
+from .expect import largest, normalise, top_by_lines
 from .jit import driver, kernel
 from .lanes import bits_above, lowest_bit
 from .simd import (
@@ -189,6 +189,7 @@ def per_component(
             if mode == 0:
                 norm_out[start : start + n] = 0
                 continue
+            top_by_lines(lp, masks, n_components, n, state)
             normalise(lp, masks, n_components, n, state)
             for t in range(n):
                 row = out[start + t]

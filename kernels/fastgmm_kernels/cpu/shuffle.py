@@ -125,13 +125,17 @@ def append_where(typingctx, index, share, kept, first, value, key, limit):
         shares = context.make_array(signature.args[1])(context, builder, share).data
         places = context.make_array(signature.args[0])(context, builder, index).data
 
-        def compress(vector, name, found):
+        def compress(vector, found):
+            # As integers: where the machine cannot do it LLVM writes it out, and fails at floats.
+            bits = ir.IntType(32 if vector.type.element == number else width)
+            whole = ir.VectorType(bits, n)
             function = cgutils.get_or_insert_function(
                 builder.module,
-                ir.FunctionType(vector.type, [vector.type, found.type, vector.type]),
-                f"llvm.experimental.vector.compress.v{n}{name}",
+                ir.FunctionType(whole, [whole, found.type, whole]),
+                f"llvm.experimental.vector.compress.v{n}i{bits.width}",
             )
-            return builder.call(function, [vector, found, ir.Constant(vector.type, None)])
+            value = builder.bitcast(vector, whole)
+            return builder.call(function, [value, found, ir.Constant(whole, ir.Undefined)])
 
         def append(array, vector, align):
             place = builder.gep(array, [kept])
@@ -144,8 +148,8 @@ def append_where(typingctx, index, share, kept, first, value, key, limit):
             part = shuffle(builder, key, key, lanes)
             found = builder.fcmp_ordered(">=", part, spread(builder, part.type, limit))
             position = builder.add(base, ir.Constant(numbers, lanes))
-            append(places, compress(position, "i32", found), 4)
-            chosen = compress(shuffle(builder, value, value, lanes), f"f{width}", found)
+            append(places, compress(position, found), 4)
+            chosen = compress(shuffle(builder, value, value, lanes), found)
             append(shares, chosen, width // 8)
             bits = builder.bitcast(found, ir.IntType(n))
             kept = builder.add(kept, builder.zext(builder.ctpop(bits), kept.type))

@@ -11,18 +11,23 @@ from __future__ import annotations
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic, models, overload, register_model
 
 
 def _machine() -> tuple[int, int]:
     """Bytes of a vector register, and registers of a strip: a quarter of what sums may take."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+    # What Numba compiles for: the machine itself, unless its settings name another.
+    features = getattr(config, "CPU_FEATURES", None)
+    if features is None:
+        host = getattr(config, "CPU_NAME", None) in (None, "", "host")
+        features = llvm.get_host_cpu_features().flatten() if host else ""
+    present = set(features.split(","))
+    if "+avx512f" in present:
         return 64, 4
-    if features.get("avx"):
+    if "+avx" in present:
         return 32, 2
-    return 16, 4 if features.get("neon") else 2
+    return 16, 4 if "+neon" in present else 2
 
 
 REGISTER_BYTES, STRIP_REGISTERS = _machine()

@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from .jit import inlined, kernel
 from .lanes import any_at_most
@@ -40,9 +42,18 @@ STATES = 6
 _BASE = 81.0
 _LOG_BASE = math.log(_BASE)
 _TANGENT = 2 / _BASE
-_SLOPE = 1 + _TANGENT
-# Below any cut of a row that a component has met; not -inf, which would meet inf as NaN.
-_LOWEST = -1e38
+SLOPE = 1 + _TANGENT
+
+
+def lowest(array):
+    """Below any cut of a row that a component has met; not -inf, which would meet inf as NaN."""
+    raise NotImplementedError("only for compiled callers")
+
+
+@overload(lowest)
+def _lowest(array):
+    value = -1e38 if array.dtype == types.float32 else -1e300
+    return lambda array: value
 
 
 @kernel
@@ -57,7 +68,7 @@ def begin_tile(state, z, raw, n, tallest):
     """No component met yet; columns beyond ``n`` are zero and match none."""
     slack = _LOG_BASE + _TANGENT * tallest
     for t in range(n):
-        state[CUT, t] = _LOWEST
+        state[CUT, t] = lowest(state)
         state[SLACK, t] = slack
         state[TOP, t] = -np.inf
         state[SUM, t] = 0
@@ -81,7 +92,7 @@ def within_reach(state, t, q, reach):
 @inlined
 def _raise_cut(state, t, lp):
     """Take the log-probabilities of one more component into account."""
-    cut = subtract(multiply(lp, _SLOPE), load_strip(state, SLACK, t))
+    cut = subtract(multiply(lp, SLOPE), load_strip(state, SLACK, t))
     raise_to(state, CUT, t, cut)
 
 

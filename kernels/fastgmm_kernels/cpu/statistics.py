@@ -115,7 +115,7 @@ def accumulate(
                 log_likelihood[block] += part
                 visited[block] += count_pairs(masks, n_active)
                 if label:
-                    label_rows(lp, active, masks, n_active, n, order, row, labels)
+                    label_rows(lp, active, masks, n_active, n, order, row, labels, state)
                 for a in range(n_active):
                     k = active[a]
                     counts[k] += _add_moments(
@@ -196,7 +196,7 @@ def accumulate_shared(
                 log_likelihood[row // tile] = part
                 visited[row // tile] = count_pairs(masks[i], n_active)
                 if label:
-                    label_rows(lp[i], active, masks[i], n_active, n, order, row, labels)
+                    label_rows(lp[i], active, masks[i], n_active, n, order, row, labels, state[i])
                 slots[i, :] = -1
                 for a in range(n_active):
                     slots[i, active[a]] = a
