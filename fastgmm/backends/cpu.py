@@ -9,7 +9,7 @@ import numpy as np
 from fastgmm.backends import sizes
 from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
-from fastgmm.backends.parameters import Parameters, columns, pack, pad, padded, widen
+from fastgmm.backends.parameters import Parameters, columns, line, pack, pad, padded, widen
 from fastgmm.backends.threads import threads
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
@@ -27,11 +27,6 @@ def _rows(x: Array) -> Array:
     if x.flags.aligned and x.dtype.isnative:
         return x
     return np.array(x, dtype=x.dtype.newbyteorder("="))
-
-
-def _line(centre: Array) -> Array:
-    """One line of features as wide as the kernels' rows."""
-    return widen(centre[None], columns(len(centre), centre.dtype), centre.dtype)
 
 
 class CPUBackend(Backend):
@@ -234,7 +229,7 @@ class CPUBackend(Backend):
             np.empty(0, np.int32) if labels is None else labels.astype(np.int32),
             np.empty((0, 0), x.dtype) if resp is None else np.ascontiguousarray(resp, x.dtype),
             _NO_WEIGHT if weight is None else weight,
-            _line(centre),
+            line(centre),
             points,
             tile,
             count,
@@ -268,18 +263,18 @@ class CPUBackend(Backend):
         width = columns(n_features, x.dtype)
         n_blocks = sizes.kmeans_blocks(n_rows, n_components, width, tile)
         centre = centroids.mean(axis=0).astype(x.dtype)
-        guessed = guess is not None and n_components >= sizes.GUESS_COMPONENTS
-        labels = guess.copy() if guess is not None else np.empty(n_rows, np.int32)
+        near = guess if n_components >= sizes.GUESS_COMPONENTS else None
+        labels = np.empty(n_rows, np.int32) if near is None else near.copy()
         count = np.zeros((n_blocks, n_components))
         sums = np.zeros((n_blocks, n_components, width))
         inertia = np.zeros(n_blocks)
         kernels.kmeans_step(
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
-            _line(centre),
+            line(centre),
             widen(centroids - centre.astype(np.float64), width, x.dtype),
             padded(n_features),
-            guessed,
+            near is not None,
             tile,
             labels,
             count,
@@ -298,7 +293,7 @@ class CPUBackend(Backend):
         tile = sizes.tile(x.shape[1], 1, x.itemsize)
         origin = pad(point[None] - centre, (1,), x.dtype)
         kernels.update_closest(
-            _rows(x), _line(centre), origin, tile, closest, threads=threads(4.0 * x.size)
+            _rows(x), line(centre), origin, tile, closest, threads=threads(4.0 * x.size)
         )
         return closest
 
@@ -311,7 +306,7 @@ class CPUBackend(Backend):
         kernels.candidate_potentials(
             _rows(x),
             _NO_WEIGHT if weight is None else weight,
-            _line(centre),
+            line(centre),
             pad(candidates - centre.astype(np.float64), (1,), x.dtype),
             tile,
             closest,

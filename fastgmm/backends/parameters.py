@@ -41,6 +41,11 @@ def widen(array: Array, width: int, dtype: Any) -> Array:
     return result
 
 
+def line(centre: Array) -> Array:
+    """One line of features (1, C), as wide as the rows of the kernels."""
+    return widen(centre[None], columns(len(centre), centre.dtype), centre.dtype)
+
+
 def panels(factors: Array, dtype: Any) -> Array:
     """Lower triangular factors (K, D, D) as the kernels read them: (K, P, 4).
 
@@ -68,6 +73,7 @@ class Parameters:
 
     model: MixtureModel
     centre: Array
+    centre_line: Array
     whiten: Array
     means: Array
     factors: Array
@@ -77,9 +83,7 @@ class Parameters:
 
     def kernel_arguments(self) -> tuple[Array, ...]:
         """The arguments that all passes share, in order."""
-        width = columns(len(self.centre), self.centre.dtype)
-        centre = widen(self.centre[None], width, self.centre.dtype)
-        return centre, self.whiten, self.means, self.factors, self.constants
+        return self.centre_line, self.whiten, self.means, self.factors, self.constants
 
     def about(self, points: Array | None) -> Array:
         """Reference points of moments, the means by default, as the kernels take them: (K, C)."""
@@ -129,6 +133,7 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     return Parameters(
         model,
         centre,
+        line(centre),
         whiten,
         pad(means, (1,), dtype),
         factors,
