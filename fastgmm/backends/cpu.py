@@ -153,7 +153,12 @@ class CPUBackend(Backend):
         ordered = order is not None and len(order.index) > 0
         label = order is not None and order.wants_labels(n_rows)
         # In order a tile meets few components: their lines stay in the cache however many.
-        tile = sizes.tile(n_features, 1 if ordered else n_components, x.itemsize)
+        together = 1 if ordered else n_components
+        tile = sizes.tile(n_features, together, x.itemsize)
+        span = tile
+        if prepared.factors.ndim < 3:
+            tile = sizes.tile(n_features, together, x.itemsize, sizes.LONG_TILE_ROWS)
+            span = kernels.strip_rows(x.itemsize)
         blocks = sizes.blocks(n_rows, n_components, points.shape[1], model.structure.moments)
         count, first, second = sizes.totals(max(blocks, 1), points, n_features, model.structure)
         windows = sizes.windows(n_rows, x.itemsize * n_features, n_components, max(blocks, 1))
@@ -171,6 +176,7 @@ class CPUBackend(Backend):
             *prepared.kernel_arguments(),
             prepared.reach,
             sizes.EARLY if ordered else self._early(prepared),
+            span,
             prepared.thresholds,
             points,
             tile,

@@ -67,7 +67,8 @@ class Parameters:
 
     The factor 1/2 of the exponent lies in ``whiten`` and ``factors``: a row's weighted
     log-probability is constants_k - |factors_k (whiten (x - centre) - means_k)|^2, with
-    ``factors`` the square itself in the spherical case. ``reach`` and ``thresholds`` say what may
+    ``factors`` the square itself in the spherical case, and ``means`` times minus the factors in
+    the diagonal one. ``reach`` and ``thresholds`` say what may
     be skipped (see ``fastgmm_kernels.cpu.skip``).
     """
 
@@ -120,6 +121,8 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         factors = panels(_ROOT_HALF * np.swapaxes(factor, 1, 2), dtype)
     elif structure.family == "diag":
         factors = pad(_ROOT_HALF * factor, (1,), dtype)
+        # By the factor as it was rounded: then the only error is the last rounding.
+        means = -means * factors[:, :n_features].astype(np.float64)
     else:
         factors = (0.5 * factor**2).astype(dtype)
     heights = np.broadcast_to(model.log_determinants(), model.weights.shape)

@@ -13,7 +13,11 @@ from fastgmm_kernels import cpu as kernels
 # Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
 _TILE_BYTES = 128 * 1024
 # Bytes of the log-probabilities of a tile where all components may matter.
-_LINES_BYTES = 1024 * 1024
+_LINES_BYTES = 512 * 1024
+# Rows of a tile at most; and of those whose moments are taken of all rows at once, four features
+# at a time: what is added up across the lanes is then a smaller part.
+_TILE_ROWS = 512
+LONG_TILE_ROWS = 1024
 # Bytes of a chunk of rows that threads share, and its rows at most.
 _CHUNK_BYTES = 32 * 1024 * 1024
 _CHUNK_ROWS = 16384
@@ -34,12 +38,12 @@ _WINDOW_BYTES = 512 * 1024
 _WINDOW_SHARE = 128
 
 
-def tile(n_features: int, n_components: int, itemsize: int) -> int:
-    """Rows per tile: a multiple of 64 between 64 and 512."""
+def tile(n_features: int, n_components: int, itemsize: int, longest: int = _TILE_ROWS) -> int:
+    """Rows per tile: a multiple of 64, at least 64 and at most ``longest``."""
     rows = min(
         _TILE_BYTES // (padded(n_features) * itemsize), _LINES_BYTES // (n_components * itemsize)
     )
-    return max(min(rows // 64 * 64, 512, kernels.largest_tile(itemsize)), 64)
+    return max(min(rows // 64 * 64, longest, kernels.largest_tile(itemsize)), 64)
 
 
 def dense_share(model: MixtureModel) -> float:

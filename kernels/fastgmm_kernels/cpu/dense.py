@@ -6,50 +6,67 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import embedded, kernel
-from .lanes import add_totals, sum_lanes
-from .simd import add, at, fma, lanes, load, multiply, splat, store, subtract, zero
-from .skip import SUM
+from .jit import embedded, inlined, kernel
+from .lanes import add_totals
+from .simd import (
+    add,
+    at,
+    fma,
+    lanes,
+    load,
+    multiply,
+    splat,
+    store,
+    subtract,
+    zero,
+)
+
+
+@inlined
+def _moments(w, x, about, k, a, f, s):
+    """f + w (x - about) and s + w (x - about)^2 of feature ``a``."""
+    e = subtract(x, at(about, k, a))
+    b = multiply(w, e)
+    return add(f, b), fma(b, e, s)
 
 
 @embedded
-def _divide(resp, row, state, n):
-    """Multiply resp[row] by state[SUM], in place; returns the sum."""
-    total = zero(resp)
-    for t in range(0, n, lanes(resp)):
-        w = multiply(load(resp, row, t), load(state, SUM, t))
-        store(resp, row, t, w)
-        total = add(total, w)
-    return np.float64(sum_lanes(total))
+def _add_squares(z, resp, about, k, m, a, n, first, second):
+    """First moments and squares of four features for components k and m.
 
-
-@embedded
-def _add_squares(z, resp, row, about, k, a, n, first, second):
-    """First moments and squares of four features."""
+    What is loaded of the rows serves both.
+    """
     f0 = zero(z)
-    f1, f2, f3 = f0, f0, f0
-    s0, s1, s2, s3 = f0, f0, f0, f0
+    f1, f2, f3, g0, g1, g2, g3 = f0, f0, f0, f0, f0, f0, f0
+    s0, s1, s2, s3, t0, t1, t2, t3 = f0, f0, f0, f0, f0, f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = load(resp, row, t)
-        e0 = subtract(load(z, a, t), at(about, k, a))
-        e1 = subtract(load(z, a + 1, t), at(about, k, a + 1))
-        e2 = subtract(load(z, a + 2, t), at(about, k, a + 2))
-        e3 = subtract(load(z, a + 3, t), at(about, k, a + 3))
-        b0, b1, b2, b3 = multiply(w, e0), multiply(w, e1), multiply(w, e2), multiply(w, e3)
-        f0, f1, f2, f3 = add(f0, b0), add(f1, b1), add(f2, b2), add(f3, b3)
-        s0, s1, s2, s3 = fma(b0, e0, s0), fma(b1, e1, s1), fma(b2, e2, s2), fma(b3, e3, s3)
+        w = load(resp, k, t)
+        x0, x1, x2, x3 = load(z, a, t), load(z, a + 1, t), load(z, a + 2, t), load(z, a + 3, t)
+        f0, s0 = _moments(w, x0, about, k, a, f0, s0)
+        f1, s1 = _moments(w, x1, about, k, a + 1, f1, s1)
+        f2, s2 = _moments(w, x2, about, k, a + 2, f2, s2)
+        f3, s3 = _moments(w, x3, about, k, a + 3, f3, s3)
+        w = load(resp, m, t)
+        g0, t0 = _moments(w, x0, about, m, a, g0, t0)
+        g1, t1 = _moments(w, x1, about, m, a + 1, g1, t1)
+        g2, t2 = _moments(w, x2, about, m, a + 2, g2, t2)
+        g3, t3 = _moments(w, x3, about, m, a + 3, g3, t3)
     place = k * first.shape[1] + a
     add_totals(first, place, f0, f1, f2, f3)
     add_totals(second, place, s0, s1, s2, s3)
+    if m != k:
+        place = m * first.shape[1] + a
+        add_totals(first, place, g0, g1, g2, g3)
+        add_totals(second, place, t0, t1, t2, t3)
 
 
 @embedded
-def _add_first(z, resp, row, about, k, a, n, first):
+def _add_first(z, resp, about, k, a, n, first):
     """First moments of four features."""
     f0 = zero(z)
     f1, f2, f3 = f0, f0, f0
     for t in range(0, n, lanes(z)):
-        w = load(resp, row, t)
+        w = load(resp, k, t)
         f0 = fma(w, subtract(load(z, a, t), at(about, k, a)), f0)
         f1 = fma(w, subtract(load(z, a + 1, t), at(about, k, a + 1)), f1)
         f2 = fma(w, subtract(load(z, a + 2, t), at(about, k, a + 2)), f2)
@@ -58,19 +75,22 @@ def _add_first(z, resp, row, about, k, a, n, first):
 
 
 @kernel
-def add_dense_diag(z, resp, row, state, about, k, n, g, first, second):
-    """Add the moments of ``n`` rows to first[k] and second[k]; returns their mass.
+def add_dense_diag(z, resp, listed, n_listed, about, n, g, first, second):
+    """Add the moments of ``n`` rows to those of the listed components.
 
-    Responsibilities are resp[row] times state[SUM], which is put in their place. ``n`` is a number
-    of whole vectors. Squares are added where ``second`` (K, C) has room.
+    resp[k] are the responsibilities of component k; ``n`` is a number of whole strips. Squares are
+    added where ``second`` (K, C) has room. Four features at a time, which stay in the first cache
+    while all components pass by.
     """
-    mass = _divide(resp, row, state, n)
     for a in range(0, z.shape[0], 4):
-        if second.shape[1] > 0:
-            _add_squares(z, resp, row, about, k, a, n, first, second)
-        else:
-            _add_first(z, resp, row, about, k, a, n, first)
-    return mass
+        for i in range(0, n_listed, 2):
+            k, m = listed[i], listed[min(i + 1, n_listed - 1)]
+            if second.shape[1] > 0:
+                _add_squares(z, resp, about, k, m, a, n, first, second)
+            else:
+                _add_first(z, resp, about, k, a, n, first)
+                if m != k:
+                    _add_first(z, resp, about, m, a, n, first)
 
 
 @kernel
@@ -125,22 +145,22 @@ def _add_below(g, a, b, n, k, second):
 
 
 @kernel
-def add_dense_full(z, resp, row, state, about, k, n, g, first, second):
+def add_dense_full(z, resp, listed, n_listed, about, n, g, first, second):
     """As :func:`add_dense_diag`, with ``second`` (K, R, C): triangle of 4 x 4 blocks.
 
     ``g`` (D' + 1, columns) is scratch for the rows times the root of their responsibility.
     """
     width = lanes(z)
     padded = z.shape[0]
-    mass = _divide(resp, row, state, n)
-    for t in range(n):
-        g[padded, t] = np.sqrt(resp[row, t])
-    for d in range(padded):
-        m = splat(zero(z), at(about, k, d))
-        for t in range(0, n, width):
-            store(g, d, t, multiply(subtract(load(z, d, t), m), load(g, padded, t)))
-    for a in range(0, padded, 4):
-        for b in range(0, a, 4):
-            _add_below(g, a, b, n, k, second)
-        _add_diagonal(g, padded, a, n, k, first, second)
-    return mass
+    for i in range(n_listed):
+        k = listed[i]
+        for t in range(n):
+            g[padded, t] = np.sqrt(resp[k, t])
+        for d in range(padded):
+            m = splat(zero(z), at(about, k, d))
+            for t in range(0, n, width):
+                store(g, d, t, multiply(subtract(load(z, d, t), m), load(g, padded, t)))
+        for a in range(0, padded, 4):
+            for b in range(0, a, 4):
+                _add_below(g, a, b, n, k, second)
+            _add_diagonal(g, padded, a, n, k, first, second)

@@ -7,11 +7,15 @@ import math
 import numpy as np
 
 from .exp import exp
-from .jit import kernel
-from .lanes import count_bits
+from .jit import embedded, kernel
+from .lanes import count_bits, fold
 from .shuffle import append_where
 from .simd import (
     add,
+    at,
+    divide,
+    fma,
+    load,
     load_strip,
     maximum,
     multiply,
@@ -24,14 +28,13 @@ from .simd import (
 )
 from .skip import (
     BOUND,
-    CUT,
     SHARE,
     SLACK,
-    SLOPE,
     SUM,
     TOP,
     begin_tile,
-    lowest,
+    settle_top,
+    strip_bits,
     whole_strips,
 )
 from .structure import visit
@@ -52,71 +55,83 @@ def largest(constants):
 
 
 @kernel
-def visit_all(
-    z, means, factors, constants, reach, early, first, last, n, state, lp, active, masks
-):  # fmt: skip
-    """Log-probabilities of a tile under every component that may matter to a strip of it.
+def _visit_all(
+    z, means, factors, constants, reach, early, first, last, begin, end, state, lp, masks
+):
+    """Log-probabilities of rows under every component that may matter to a strip of them.
 
-    Components first <= k < last are visited before the others. Line a of ``lp`` is that of
-    component active[a] in the strips of masks[a], which may be none. Returns the number of lines;
-    there is room for one more than components.
+    Components first <= k < last are visited before the others; line k of ``lp`` is that of k.
     """
     n_components = means.shape[0]
-    line = visit(
-        z, means, factors, constants, reach, early, first, last, n, state, lp, 0, active, masks
-    )
-    line = visit(
-        z, means, factors, constants, reach, early, 0, first, n, state, lp, line, active, masks
-    )
-    return visit(
-        z, means, factors, constants, reach, early, last, n_components, n, state, lp, line, active,
+    visit(z, means, factors, constants, reach, early, first, last, 0, begin, end, state, lp, masks)
+    visit(z, means, factors, constants, reach, early, 0, first, 0, begin, end, state, lp, masks)
+    visit(
+        z, means, factors, constants, reach, early, last, n_components, 0, begin, end, state, lp,
         masks,
     )  # fmt: skip
 
 
 @kernel
-def top_by_cut(n, state):
-    """Work the top out from the cut, which has followed it; -inf for a row that none can reach.
-
-    It is a rounding off the largest log-probability, which no result depends on.
-    """
-    for t in range(0, n, strip_lanes(state)):
-        cut = load_strip(state, CUT, t)
-        top = multiply(add(cut, load_strip(state, SLACK, t)), 1 / SLOPE)
-        nothing = splat(top, -np.inf)
-        store(state, TOP, t, select_below(splat(top, lowest(state) / 2), cut, top, nothing))
+def _list_active(masks, bits, active):
+    """List the components that matter to any of the strips in ``bits``; returns their number."""
+    count = 0
+    for k in range(masks.shape[0]):
+        active[count] = k
+        count += masks[k] & bits != 0
+    return count
 
 
 @kernel
-def top_by_lines(lp, masks, n_active, n, state):
+def top_by_lines(lp, n_lines, n, state):
     """The largest log-probability itself."""
     for t in range(0, n, strip_lanes(lp)):
         top = load_strip(state, TOP, t)
-        for a in range(n_active):
-            if masks[a] >> (t // strip_lanes(lp)) & 1:
-                top = maximum(load_strip(lp, a, t), top)
+        for a in range(n_lines):
+            top = maximum(load_strip(lp, a, t), top)
         store(state, TOP, t, top)
 
 
 @kernel
-def normalise(lp, masks, n_active, n, state):
-    """Replace lp by exp(lp - top); state[SUM] is the sum of a row."""
-    for t in range(0, n, strip_lanes(lp)):
+def normalise(lp, active, n_active, masks, begin, end, state):
+    """Replace the active lines of lp by exp(lp - top); state[SUM] is the sum of a row."""
+    for t in range(begin, end, strip_lanes(lp)):
         top = load_strip(state, TOP, t)
         # A row that no component can reach: any finite reference will do.
         reference = select_below(splat(top, -np.inf), top, top, zero_strip(lp))
         total = zero_strip(lp)
-        for a in range(n_active):
-            if masks[a] >> (t // strip_lanes(lp)) & 1:
-                e = exp(subtract(load_strip(lp, a, t), reference))
-                store(lp, a, t, e)
+        for i in range(n_active):
+            k = active[i]
+            if masks[k] >> (t // strip_lanes(lp)) & 1:
+                e = exp(subtract(load_strip(lp, k, t), reference))
+                store(lp, k, t, e)
                 total = add(total, e)
         store(state, SUM, t, total)
 
 
 @kernel
-def _log_likelihood(state, n, weighted):
-    """Weighted sum of the log-likelihoods of the tile's rows."""
+def _share_out(lp, active, n_active, masks, begin, end, tallest, state, mass):
+    """Turn exponentials into responsibilities times the row's weight; sets state[BOUND].
+
+    A row that no component can reach has none. Their sums are added to the lanes of mass[k].
+    """
+    for t in range(begin, end, strip_lanes(lp)):
+        nothing = zero_strip(lp)
+        total = load_strip(state, SUM, t)
+        scale = divide(load_strip(state, SHARE, t), total)
+        scale = select_below(nothing, total, scale, nothing)
+        for i in range(n_active):
+            k = active[i]
+            if masks[k] >> (t // strip_lanes(lp)) & 1:
+                r = multiply(load_strip(lp, k, t), scale)
+                store(lp, k, t, r)
+                store(mass, k, 0, add(load(mass, k, 0), fold(r)))
+        above = maximum(subtract(splat(total, tallest), load_strip(state, TOP, t)), 0)
+        store(state, BOUND, t, fma(above, 2, splat(total, 81)))
+
+
+@kernel
+def log_likelihood_of(state, n, weighted):
+    """Weighted sum of the log-likelihoods of the tile's rows, by state[TOP] and state[SUM]."""
     total = 0.0
     if weighted:
         for t in range(n):
@@ -136,14 +151,17 @@ def _log_likelihood(state, n, weighted):
 
 
 @kernel
-def expect(
-    x, order, hint, weight, centre, whiten, means, factors, constants, reach, early, tallest,
-    row, n, origin, rows, raw, z, state, lp, active, masks,
+def visit_tile(
+    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, span,
+    tallest, label, respond, row, n, origin, rows, raw, z, state, lp, active, masks, mass,
 ):  # fmt: skip
-    """E-step of the tile of ``n`` rows from ``row``: its weighted log-likelihood, and lines used.
+    """Load the tile of ``n`` rows from ``row``, and visit all components.
 
-    Line a of ``lp`` gets the responsibilities, not yet divided by their sum (state[SUM]), of
-    component active[a] in the strips of masks[a].
+    Line k of ``lp`` gets the log-probabilities of component k in the strips of masks[k], which may
+    be none; state[TOP] gets the largest of each row. With ``respond`` they are turned into
+    responsibilities, as :func:`respond_rows` does. All components visit ``span`` rows, a number of
+    strips, before the next. ``labels`` are those of the order; with ``label``, which needs
+    ``respond``, the new ones are written there.
     """
     load_rows(x, order, row, n, centre, whiten, origin, rows, raw, z)
     begin_tile(state, z, raw, n, tallest)
@@ -152,7 +170,7 @@ def expect(
     first, last = 0, 0
     if ordered:
         # A tile on the edge of a window has no range of labels.
-        first, last = hint[order[row]], hint[order[row + n - 1]] + 1
+        first, last = labels[order[row]], labels[order[row + n - 1]] + 1
         last = max(first, last)
     for t in range(n):
         source = np.intp(order[row + t]) if ordered else row + t
@@ -160,74 +178,88 @@ def expect(
     if weighted:
         for t in range(n):
             state[SLACK, t] += math.log(max(state[SHARE, t], state.dtype.type(1)))
-    n_active = visit_all(
-        z, means, factors, constants, reach, early, first, last, n, state, lp, active, masks
-    )
-    top_by_cut(n, state)
-    normalise(lp, masks, n_active, n, state)
-    total = _log_likelihood(state, n, weighted)
-    for t in range(n):
-        # A row that no component can reach keeps log-likelihood -inf and no responsibilities.
-        above = state[SUM, t]
-        state[SUM, t] = state[SHARE, t] / above if above > 0 else above
-        state[BOUND, t] = 81 + 2 * max(tallest - state[TOP, t], state.dtype.type(0))
-    for t in range(n, whole_strips(n, state)):
-        state[SUM, t] = 0
-        state[BOUND, t] = -np.inf
-    return total, n_active
+    masks[:] = 0
+    mass[:] = 0
+    for begin in range(0, n, span):
+        end = min(begin + span, n)
+        _visit_all(
+            z, means, factors, constants, reach, early, first, last, begin, end, state, lp, masks
+        )
+        settle_top(begin, end, state)
+        if respond:
+            respond_rows(
+                lp, masks, begin, end, n, tallest, label, order, row, labels, state, active, mass
+            )
 
 
 @kernel
-def label_rows(lp, active, masks, n_active, n, order, row, labels, best):
-    """labels[row] = the component with the largest responsibility; the first line wins a tie.
+def respond_rows(lp, masks, begin, end, n, tallest, label, order, row, labels, state, active, mass):
+    """Turn the log-probabilities of rows into responsibilities times weights.
 
-    The first line of ``best`` is scratch.
+    Sets state[SUM] and state[BOUND]; no row beyond ``n`` is within its bound. The sums over rows
+    are added to the lanes of mass[k].
     """
-    if n_active == 0:
-        return
-    for t in range(0, n, strip_lanes(lp)):
-        top = zero_strip(lp)
-        line = top
-        for a in range(n_active):
-            if masks[a] >> (t // strip_lanes(lp)) & 1:
-                value = load_strip(lp, a, t)
-                line = select_below(top, value, splat(top, a), line)
-                top = maximum(value, top)
-        store(best, 0, t, line)
-    for t in range(n):
-        k = np.int32(active[np.intp(best[0, t])])
-        labels[np.intp(order[row + t]) if order.shape[0] > 0 else row + t] = k
+    n_active = _list_active(masks, strip_bits(begin, end, lp), active)
+    normalise(lp, active, n_active, masks, begin, end, state)
+    if label:
+        _label_rows(lp, active, n_active, masks, begin, end, order, row, labels, state)
+    _share_out(lp, active, n_active, masks, begin, end, tallest, state, mass)
+    for t in range(n, whole_strips(end, state)):
+        state[BOUND, t] = -np.inf
 
 
 @kernel
-def list_kept(lp, a, mask, n, state, threshold, offset, kept, index, share):
-    """List the rows of which line ``a`` matters, plus ``offset``, and their responsibilities.
+def _label_rows(lp, active, n_active, masks, begin, end, order, row, labels, state):
+    """Write the number of the component with the largest exponential, for an order of the rows.
+
+    Numbers pass through state[BOUND], which is free until then.
+    """
+    for t in range(begin, end, strip_lanes(lp)):
+        top = zero_strip(lp)
+        label = top
+        for i in range(n_active):
+            k = active[i]
+            if masks[k] >> (t // strip_lanes(lp)) & 1:
+                value = load_strip(lp, k, t)
+                label = select_below(top, value, splat(top, k), label)
+                top = maximum(value, top)
+        store(state, BOUND, t, label)
+    for t in range(begin, end):
+        target = np.intp(order[row + t]) if order.shape[0] > 0 else row + t
+        labels[target] = np.int32(state[BOUND, t])
+
+
+@embedded
+def list_kept(lp, k, mask, n, state, threshold, offset, kept, index, share):
+    """List the rows of which component k matters, plus ``offset``, and their responsibilities.
 
     ``kept`` rows are in the lists before, which have room for a vector more than rows; returns
     their new number.
     """
+    before = kept
     for t in range(0, n, strip_lanes(lp)):
         if mask >> (t // strip_lanes(lp)) & 1:
-            r = multiply(load_strip(lp, a, t), load_strip(state, SUM, t))
-            key = multiply(r, load_strip(state, BOUND, t))
-            kept = append_where(index, share, kept, offset + t, r, key, threshold)
+            key = multiply(load_strip(lp, k, t), load_strip(state, BOUND, t))
+            kept = append_where(index, kept, offset + t, key, threshold)
+    for i in range(before, kept):
+        share[i] = at(lp, k, index[i] - offset)
     return kept
 
 
 @kernel
-def clear_others(lp, a, mask, n):
-    """Zero line ``a`` in the strips that are not in the mask."""
-    if mask == (1 << (n // strip_lanes(lp))) - 1:
+def clear_others(lp, k, mask, n):
+    """Zero line ``k`` in the strips that are not in the mask."""
+    if mask == strip_bits(0, n, lp):
         return
     for t in range(0, n, strip_lanes(lp)):
         if not mask >> (t // strip_lanes(lp)) & 1:
-            store(lp, a, t, zero_strip(lp))
+            store(lp, k, t, zero_strip(lp))
 
 
 @kernel
-def count_pairs(masks, n_active):
+def count_pairs(masks):
     """Number of (strip, component) pairs that were not skipped."""
     total = 0
-    for a in range(n_active):
-        total += count_bits(np.uint64(masks[a]))
+    for k in range(masks.shape[0]):
+        total += count_bits(np.uint64(masks[k]))
     return total

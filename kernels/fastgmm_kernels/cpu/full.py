@@ -53,18 +53,18 @@ def transform(z, means, factors, out, n):
 
 @kernel
 def visit_full(
-    z, means, factors, constants, reach, early, first, last, n, state, out, line, active, masks
-):  # fmt: skip
-    """Log-probabilities of a tile under components first <= k < last, where they may matter.
+    z, means, factors, constants, reach, early, first, last, base, begin, end, state, out, masks
+):
+    """Log-probabilities of rows under components first <= k < last, where they may matter.
 
-    Each component of which a strip of rows may matter takes the next line of ``out``, from
-    ``line`` on: out[line, t] = log(w_k p_k(row t)) in the strips of masks[line], active[line] = k.
-    The other strips are left as they are. From feature ``early`` on it is tried whether the
-    exponent so far settles a strip. Returns the next free line.
+    In those strips of rows from ``begin`` to ``end`` of which component k may matter,
+    out[k - base, t] = log(w_k p_k(row t)), and the bits of masks[k - base] are set; the others are
+    left as they are. From feature ``early`` on it is tried whether the exponent so far settles a
+    strip.
     """
     for k in range(first, last):
-        mask, bit = 0, 1
-        for t in range(0, n, strip_lanes(z)):
+        mask, bit = masks[k - base], 1 << (begin // strip_lanes(z))
+        for t in range(begin, end, strip_lanes(z)):
             q = zero_strip(z)
             alive = True
             for j in range(0, z.shape[0], 4):
@@ -75,9 +75,7 @@ def visit_full(
                     if not alive:
                         break
             if alive:
-                settle(q, constants, k, t, state, out, line)
+                settle(q, constants, k, t, state, out, k - base)
                 mask |= bit
             bit <<= 1
-        active[line], masks[line] = k, mask
-        line += mask != 0
-    return line
+        masks[k - base] = mask

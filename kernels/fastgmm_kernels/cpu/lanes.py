@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .simd import as_operand, spread
+from .simd import Vector, as_operand, spread
 
 
 def shuffle(builder, a, b, lanes):
@@ -112,6 +112,19 @@ def sum_lanes(typingctx, value):
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return value.dtype(value), codegen
+
+
+@intrinsic
+def fold(typingctx, strip):
+    """The registers of a strip added up to one vector."""
+
+    def codegen(context, builder, signature, args):
+        value = args[0]
+        while value.type.count > signature.return_type.lanes:
+            value = builder.fadd(*_halves(builder, value))
+        return value
+
+    return Vector(strip.dtype, 1)(strip), codegen
 
 
 def _pair_sums(builder, a, b, size):

@@ -34,23 +34,23 @@ _GROUP = 16
 
 
 @kernel
-def _fold_sum(lp, masks, lines, n, state):
+def _fold_sum(lp, masks, n_lines, n, state):
     """One step of the online log-sum-exp: log-likelihood so far = top + log(sum)."""
     strips = 0
-    for a in range(lines):
+    for a in range(n_lines):
         strips |= masks[a]
     for t in range(0, n, strip_lanes(lp)):
         if strips >> (t // strip_lanes(lp)) & 1:
             before = load_strip(state, TOP, t)
             top = before
-            for a in range(lines):
+            for a in range(n_lines):
                 if masks[a] >> (t // strip_lanes(lp)) & 1:
                     top = maximum(load_strip(lp, a, t), top)
             store(state, TOP, t, top)
             # A row that every component so far puts at -inf: any finite reference will do.
             reference = select_below(splat(top, -np.inf), top, top, zero_strip(lp))
             total = multiply(load_strip(state, SUM, t), exp(subtract(before, reference)))
-            for a in range(lines):
+            for a in range(n_lines):
                 if masks[a] >> (t // strip_lanes(lp)) & 1:
                     total = add(total, exp(subtract(load_strip(lp, a, t), reference)))
             store(state, SUM, t, total)
@@ -72,8 +72,8 @@ def score_samples(x, centre, whiten, means, factors, constants, reach, early, ti
         rows = scratch(tile, columns, means)
         z = scratch(columns, stride, means)[: means.shape[1]]
         raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(_GROUP + 1, stride, means)
-        active, masks = np.empty(_GROUP + 1, np.int64), np.empty(_GROUP + 1, np.int64)
+        lp = scratch(_GROUP, stride, means)
+        masks = np.empty(_GROUP, np.int64)
         state = scratch(STATES, stride, means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
@@ -83,11 +83,11 @@ def score_samples(x, centre, whiten, means, factors, constants, reach, early, ti
             begin_tile(state, z, raw, n, tallest)
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                lines = visit(
-                    z, means, factors, constants, reach, early, k, last, n, state, lp, 0, active,
-                    masks,
-                )  # fmt: skip
-                _fold_sum(lp, masks, lines, n, state)
+                masks[:] = 0
+                visit(
+                    z, means, factors, constants, reach, early, k, last, k, 0, n, state, lp, masks
+                )
+                _fold_sum(lp, masks, last - k, n, state)
             for t in range(n):
                 out[start + t] = state[TOP, t] + math.log(state[SUM, t])
 
@@ -121,8 +121,8 @@ def predict(x, centre, whiten, means, factors, constants, reach, early, tile, be
         rows = scratch(tile, columns, means)
         z = scratch(columns, stride, means)[: means.shape[1]]
         raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(_GROUP + 1, stride, means)
-        active, masks = np.empty(_GROUP + 1, np.int64), np.empty(_GROUP + 1, np.int64)
+        lp = scratch(_GROUP, stride, means)
+        masks = np.empty(_GROUP, np.int64)
         state = scratch(STATES, stride, means)
         label = np.empty(stride, np.int64)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
@@ -134,12 +134,12 @@ def predict(x, centre, whiten, means, factors, constants, reach, early, tile, be
             label[:] = 0
             for k in range(0, n_components, _GROUP):
                 last = min(k + _GROUP, n_components)
-                lines = visit(
-                    z, means, factors, constants, reach, early, k, last, n, state, lp, 0, active,
-                    masks,
-                )  # fmt: skip
-                for a in range(lines):
-                    _fold_label(lp, a, masks[a], active[a], n, state, label)
+                masks[:] = 0
+                visit(
+                    z, means, factors, constants, reach, early, k, last, k, 0, n, state, lp, masks
+                )
+                for a in range(last - k):
+                    _fold_label(lp, a, masks[a], k + a, n, state, label)
             for t in range(n):
                 label_out[start + t] = label[t]
                 best_out[start + t] = state[TOP, t]
@@ -167,9 +167,8 @@ def per_component(
         rows = scratch(tile, columns, means)
         z = scratch(columns, stride, means)[: means.shape[1]]
         raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(n_components + 1, stride, means)
-        active = np.empty(n_components + 1, np.int64)
-        masks = np.empty(n_components + 1, np.int64)
+        lp = scratch(n_components, stride, means)
+        active, masks = np.arange(n_components), np.empty(n_components, np.int64)
         state = scratch(STATES, stride, means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
@@ -177,9 +176,10 @@ def per_component(
             n = min(tile, n_rows - start)
             load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
             begin_tile(state, z, raw, n, tallest)
+            masks[:] = 0
             visit(
-                z, means, factors, constants, reach, early, 0, n_components, n, state, lp, 0,
-                active, masks,
+                z, means, factors, constants, reach, early, 0, n_components, 0, 0, n, state, lp,
+                masks,
             )  # fmt: skip
             if mode != 1:
                 for t in range(n):
@@ -189,8 +189,8 @@ def per_component(
             if mode == 0:
                 norm_out[start : start + n] = 0
                 continue
-            top_by_lines(lp, masks, n_components, n, state)
-            normalise(lp, masks, n_components, n, state)
+            top_by_lines(lp, n_components, n, state)
+            normalise(lp, active, n_components, masks, 0, n, state)
             for t in range(n):
                 row = out[start + t]
                 top, total = state[TOP, t], state[SUM, t]

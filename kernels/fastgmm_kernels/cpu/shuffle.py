@@ -108,52 +108,37 @@ def transpose(typingctx, source, row, column, target):
 
 
 @intrinsic
-def append_where(typingctx, index, share, kept, first, value, key, limit):
-    """List the lanes in which key >= limit: first + lane in ``index``, value in ``share``.
+def append_where(typingctx, index, kept, first, key, limit):
+    """List the lanes in which key >= limit in ``index``, int32, as first + lane.
 
-    ``kept`` numbers are in the lists already; returns their new number. A vector beyond the last
-    is overwritten. ``index`` is int32; ``value`` and ``key`` may be strips.
+    ``kept`` numbers are in the list already; returns their new number. A vector beyond the last is
+    overwritten. ``key`` may be a strip.
     """
 
     def codegen(context, builder, signature, args):
-        index, share, kept, first, value, key, limit = args
-        kind = signature.args[4]
+        index, kept, first, key, limit = args
+        kind = signature.args[3]
         n = kind.lanes // kind.registers
-        width = kind.dtype.bitwidth
         number = ir.IntType(32)
         numbers = ir.VectorType(number, n)
-        shares = context.make_array(signature.args[1])(context, builder, share).data
         places = context.make_array(signature.args[0])(context, builder, index).data
-
-        def compress(vector, found):
-            # As integers: where the machine cannot do it LLVM writes it out, and fails at floats.
-            bits = ir.IntType(32 if vector.type.element == number else width)
-            whole = ir.VectorType(bits, n)
-            function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(whole, [whole, found.type, whole]),
-                f"llvm.experimental.vector.compress.v{n}i{bits.width}",
-            )
-            value = builder.bitcast(vector, whole)
-            return builder.call(function, [value, found, ir.Constant(whole, ir.Undefined)])
-
-        def append(array, vector, align):
-            place = builder.gep(array, [kept])
-            place = builder.bitcast(place, vector.type.as_pointer())
-            builder.store(vector, place).align = align
-
         base = spread(builder, numbers, builder.trunc(first, number))
         for start in range(0, kind.lanes, n):
             lanes = list(range(start, start + n))
             part = shuffle(builder, key, key, lanes)
             found = builder.fcmp_ordered(">=", part, spread(builder, part.type, limit))
+            # For integers: where the machine cannot do it LLVM writes it out, and fails at floats.
+            compress = cgutils.get_or_insert_function(
+                builder.module,
+                ir.FunctionType(numbers, [numbers, found.type, numbers]),
+                f"llvm.experimental.vector.compress.v{n}i32",
+            )
             position = builder.add(base, ir.Constant(numbers, lanes))
-            append(places, compress(position, found), 4)
-            chosen = compress(shuffle(builder, value, value, lanes), found)
-            append(shares, chosen, width // 8)
+            chosen = builder.call(compress, [position, found, ir.Constant(numbers, ir.Undefined)])
+            place = builder.bitcast(builder.gep(places, [kept]), numbers.as_pointer())
+            builder.store(chosen, place).align = 4
             bits = builder.bitcast(found, ir.IntType(n))
             kept = builder.add(kept, builder.zext(builder.ctpop(bits), kept.type))
         return kept
 
-    signature = types.intp(index, share, types.intp, types.intp, value, key, value.dtype)
-    return signature, codegen
+    return types.intp(index, types.intp, types.intp, key, key.dtype), codegen

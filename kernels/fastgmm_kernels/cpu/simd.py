@@ -202,6 +202,7 @@ def _smaller(builder, a, b):
 add = _binary(lambda builder, a, b: builder.fadd(a, b))
 subtract = _binary(lambda builder, a, b: builder.fsub(a, b))
 multiply = _binary(lambda builder, a, b: builder.fmul(a, b))
+divide = _binary(lambda builder, a, b: builder.fdiv(a, b))
 #: The second operand where either is NaN, as the machine's own instruction.
 maximum = _binary(_larger)
 minimum = _binary(_smaller)

@@ -28,6 +28,7 @@ from .simd import (
     maximum,
     multiply,
     raise_to,
+    select_below,
     splat,
     store,
     strip_lanes,
@@ -35,10 +36,10 @@ from .simd import (
 )
 
 # Lines of the state of a tile (STATES, stride): cut so far; what lies between the top and the cut;
-# top and sum of the log-sum-exp, later the weight over the sum; weight; bound on the squared
-# distance.
-CUT, SLACK, TOP, SUM, SHARE, BOUND = 0, 1, 2, 3, 4, 5
-STATES = 6
+# top and sum of the log-sum-exp; weight; bound on the squared distance; the largest log-probability
+# of those that were not held against the cut.
+CUT, SLACK, TOP, SUM, SHARE, BOUND, PEAK = 0, 1, 2, 3, 4, 5, 6
+STATES = 7
 _BASE = 81.0
 _LOG_BASE = math.log(_BASE)
 _TANGENT = 2 / _BASE
@@ -64,6 +65,13 @@ def whole_strips(n, array):
 
 
 @kernel
+def strip_bits(begin, end, array):
+    """The bits of a mask that stand for the strips of rows from ``begin`` to ``end``."""
+    width = strip_lanes(array)
+    return (1 << ((end + width - 1) // width)) - (1 << (begin // width))
+
+
+@kernel
 def begin_tile(state, z, raw, n, tallest):
     """No component met yet; columns beyond ``n`` are zero and match none."""
     slack = _LOG_BASE + _TANGENT * tallest
@@ -71,12 +79,15 @@ def begin_tile(state, z, raw, n, tallest):
         state[CUT, t] = lowest(state)
         state[SLACK, t] = slack
         state[TOP, t] = -np.inf
+        state[PEAK, t] = -np.inf
         state[SUM, t] = 0
     for t in range(n, whole_strips(n, state)):
         state[CUT, t] = np.inf
         state[SLACK, t] = 0
         state[TOP, t] = 0
+        state[PEAK, t] = 0
         state[SUM, t] = 0
+        state[SHARE, t] = 0
         for d in range(z.shape[0]):
             z[d, t] = 0
         for d in range(raw.shape[0]):
@@ -105,15 +116,26 @@ def settle(q, constants, k, t, state, out, line):
 
 
 @inlined
-def settle_pair(q, p, constants, reach, k, t, bit, state, out, line, masks):
-    """Write the log-probabilities of components k and k + 1, and mark those that may matter.
-
-    There is no branch here: in what is compiled into its caller one would make Numba count
-    references.
-    """
-    masks[line] |= bit * within_reach(state, t, q, reach[k])
-    masks[line + 1] |= bit * within_reach(state, t, p, reach[k + 1])
+def settle_pair(q, p, constants, k, t, state, out, line):
+    """Write the log-probabilities of components k and k + 1, whether they matter or not."""
     q, p = subtract(splat(q, constants[k]), q), subtract(splat(p, constants[k + 1]), p)
     store(out, line, t, q)
     store(out, line + 1, t, p)
-    _raise_cut(state, t, maximum(q, p))
+    raise_to(state, PEAK, t, maximum(q, p))
+
+
+@kernel
+def settle_top(begin, end, state):
+    """Bring what was met one at a time and in pairs together: the top and the cut of each row.
+
+    The top is a rounding off the largest log-probability, which no result depends on, and -inf
+    for a row that no component can reach.
+    """
+    for t in range(begin, end, strip_lanes(state)):
+        cut, slack = load_strip(state, CUT, t), load_strip(state, SLACK, t)
+        top = multiply(add(cut, slack), 1 / SLOPE)
+        nothing = splat(top, -np.inf)
+        top = select_below(splat(top, lowest(state) / 2), cut, top, nothing)
+        top = maximum(load_strip(state, PEAK, t), top)
+        store(state, TOP, t, top)
+        store(state, CUT, t, maximum(subtract(multiply(top, SLOPE), slack), cut))

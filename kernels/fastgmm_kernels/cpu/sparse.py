@@ -127,8 +127,14 @@ def add_rows_diag(rows, index, share, n, about, k, g, first, second):
             f1, s1 = _squares(rows, index[i + 1], c, m, share[i + 1], f1, s1)
             f2, s2 = _squares(rows, index[i + 2], c, m, share[i + 2], f2, s2)
             f3, s3 = _squares(rows, index[i + 3], c, m, share[i + 3], f3, s3)
-        for i in range(n // 4 * 4, n):
-            f0, s0 = _squares(rows, index[i], c, m, share[i], f0, s0)
+        if n % 4 > 0:
+            # As one more step of four, without weight where there is no row: a loop of unknown
+            # length would cost more than all rows of a short list.
+            i, last = n // 4 * 4, n - 1
+            j, k1, k2 = i, min(i + 1, last), min(i + 2, last)
+            f0, s0 = _squares(rows, index[j], c, m, share[j], f0, s0)
+            f1, s1 = _squares(rows, index[k1], c, m, share[k1] * (i + 1 < n), f1, s1)
+            f2, s2 = _squares(rows, index[k2], c, m, share[k2] * (i + 2 < n), f2, s2)
         place = k * rows.shape[1] + c
         add_to(first, place, add(add(f0, f1), add(f2, f3)))
         if squares:

@@ -18,13 +18,17 @@ from numba import prange
 from .expect import (
     clear_others,
     count_pairs,
-    expect,
-    label_rows,
     largest,
     list_kept,
+    log_likelihood_of,
+    respond_rows,
+    visit_tile,
 )
 from .jit import driver, kernel
+from .lanes import sum_lanes
+from .listed import list_pairs, share_pairs
 from .order import read_ahead
+from .simd import lanes, load
 from .skip import STATES, whole_strips
 from .structure import add_dense, add_rows
 from .tile import block_range, centre_rows, row_stride, scratch
@@ -33,43 +37,69 @@ from .tile import block_range, centre_rows, row_stride, scratch
 _GROUPS = 32
 # Rows of a component that are listed before their moments are taken, where rows are few per tile.
 _CAPACITY = 1024
-# Tiles that are taken as a whole for one in which the rows were listed.
+# Tiles, or a component's, that are taken as a whole after one in which too many rows were listed.
 _DENSE_TILES = 16
+# Pairs of a row and a component that are few: an eighth of all, and at most so many per row.
+_FEW = 8
+_FEW_PER_ROW = 16
 # Numbers that may be written beyond the end of a list.
 _ROOM = 16
 
 
 @kernel
 def _add_moments(
-    a, k, mask, n, lp, state, threshold, dense_share, dense, rows, z, about, index, share, g,
-    dense_g, first, second,
+    n, lp, masks, mass, state, thresholds, dense_share, dense, rows, z, about, listed, index, share,
+    g, dense_g, count, first, second,
 ):  # fmt: skip
-    """Add what line ``a`` of a tile says of component ``k``; returns the mass.
+    """Add what a tile says of its components.
 
     dense[k] counts down the tiles that are still taken as a whole after one in which most rows
     mattered; then the rows are listed again.
     """
-    if dense[k] == 0:
-        kept = list_kept(lp, a, mask, n, state, threshold, 0, 0, index, share)
-        if kept == 0:
-            return 0.0
-        if kept <= dense_share * n:
-            part = lp.dtype.type(0)
-            for i in range(kept):
-                part += share[i]
-            add_rows(rows, index, share, kept, about, k, g, first, second)
-            return np.float64(part)
-        dense[k] = _DENSE_TILES
-    dense[k] -= 1
     whole = whole_strips(n, lp)
-    clear_others(lp, a, mask, whole)
-    return add_dense(z, lp, a, state, about, k, whole, dense_g, first, second)
+    n_listed = 0
+    for k in range(masks.shape[0]):
+        if masks[k] == 0:
+            continue
+        if dense[k] == 0:
+            kept = list_kept(lp, k, masks[k], n, state, thresholds[k], 0, 0, index, share)
+            if kept <= dense_share * n:
+                if kept > 0:
+                    part = lp.dtype.type(0)
+                    for i in range(kept):
+                        part += share[i]
+                    count[k] += part
+                    add_rows(rows, index, share, kept, about, k, g, first, second)
+                continue
+            dense[k] = _DENSE_TILES
+        dense[k] -= 1
+        clear_others(lp, k, masks[k], whole)
+        count[k] += sum_lanes(load(mass, k, 0))
+        listed[n_listed] = k
+        n_listed += 1
+    add_dense(z, lp, listed, n_listed, about, whole, dense_g, first, second)
+
+
+@kernel
+def _add_pairs(starts, index, share, rows, about, g, count, first, second):
+    """Add the moments of the listed pairs of rows and components."""
+    for k in range(starts.shape[0] - 1):
+        begin, end = starts[k], starts[k + 1]
+        if end > begin:
+            part = share.dtype.type(0)
+            for i in range(begin, end):
+                part += share[i]
+            count[k] += part
+            add_rows(
+                rows, index[begin:end], share[begin:end], end - begin, about, k, g, first, second
+            )
 
 
 @driver
 def accumulate(
-    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, thresholds,
-    about, tile, windows, dense_share, label, count, first, second, log_likelihood, visited,
+    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, span,
+    thresholds, about, tile, windows, dense_share, label, count, first, second, log_likelihood,
+    visited,
 ):  # fmt: skip
     """Sufficient statistics of one E-step.
 
@@ -87,6 +117,7 @@ def accumulate(
     n_blocks = count.shape[0]
     dtype = means.dtype
     stride = row_stride(tile, means.itemsize)
+    step = lanes(about)
     tallest = largest(constants)
     origin = np.zeros((1, padded), dtype)
     for block in prange(n_blocks):
@@ -96,11 +127,14 @@ def accumulate(
         rows, g = scratch(tile, columns, about), scratch(tile, columns, about)
         dense_g = scratch(padded + 1 if dense_share < 1 else 0, stride, about)
         state = scratch(STATES, stride, about)
-        lp = scratch(n_components + 1, stride, about)
-        active = np.empty(n_components + 1, np.int64)
-        masks = np.empty(n_components + 1, np.int64)
+        lp, mass = scratch(n_components, stride, about), scratch(n_components, step, about)
+        active, masks = np.empty(n_components, np.int64), np.empty(n_components, np.int64)
         index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
         dense = np.zeros(n_components, np.int64)
+        room = tile * (min(n_components // _FEW, _FEW_PER_ROW) + 1) + _ROOM
+        starts, pairs = np.empty(n_components + 1, np.int64), np.empty(room, np.int32)
+        shares = scratch(1, room, about)
+        many = 0
         counts, sums, squares = count[block], first[block], second[block]
         for window in range(block * windows, (block + 1) * windows):
             begin, end = block_range(window, n_blocks * windows, n_rows)
@@ -108,38 +142,48 @@ def accumulate(
                 read_ahead(x, begin, end, share)
             for row in range(begin, end, tile):
                 n = min(tile, end - row)
-                part, n_active = expect(
+                few = label == 0 and many == 0 and n_components >= _FEW
+                visit_tile(
                     x, order, labels, weight, centre, whiten, means, factors, constants, reach,
-                    early, tallest, row, n, origin, rows, raw, z, state, lp, active, masks,
+                    early, span, tallest, label, not few, row, n, origin, rows, raw, z, state, lp,
+                    active, masks, mass,
                 )  # fmt: skip
-                log_likelihood[block] += part
-                visited[block] += count_pairs(masks, n_active)
-                if label:
-                    label_rows(lp, active, masks, n_active, n, order, row, labels, state)
-                for a in range(n_active):
-                    k = active[a]
-                    counts[k] += _add_moments(
-                        a, k, masks[a], n, lp, state, thresholds[k], dense_share, dense, rows,
-                        plain, about, index, share, g, dense_g, sums, squares,
+                visited[block] += count_pairs(masks)
+                many = max(many - 1, 0)
+                if few:
+                    limit = n * min(n_components // _FEW, _FEW_PER_ROW)
+                    total = list_pairs(lp, masks, n, state, constants, reach, limit, starts, pairs)
+                    if total > limit:
+                        few, many = False, _DENSE_TILES
+                        respond_rows(
+                            lp, masks, 0, n, n, tallest, False, order, row, labels, state, active,
+                            mass,
+                        )  # fmt: skip
+                if few:
+                    share_pairs(lp, starts, pairs, n, state, shares)
+                    _add_pairs(starts, pairs, shares[0], rows, about, g, counts, sums, squares)
+                else:
+                    _add_moments(
+                        n, lp, masks, mass, state, thresholds, dense_share, dense, rows, plain,
+                        about, active, index, share, g, dense_g, counts, sums, squares,
                     )  # fmt: skip
+                log_likelihood[block] += log_likelihood_of(state, n, weight.shape[0] > 0)
 
 
 @kernel
 def _add_chunk(
-    k, n_tiles, size, tile, slots, masks, lp, state, thresholds, rows, about, index, share, g,
-    first, second,
+    k, n_tiles, size, tile, masks, lp, state, thresholds, rows, about, index, share, g, first,
+    second,
 ):  # fmt: skip
     """Moments of component ``k`` over the tiles of a chunk; returns the mass."""
     count = 0.0
     kept = 0
     for i in range(n_tiles):
         n = min(tile, size - i * tile)
-        a = slots[i, k]
-        if a >= 0:
+        if masks[i, k] != 0:
             kept = list_kept(
-                lp[i], a, masks[i, a], n, state[i], thresholds[k], i * tile, kept, index,
-                share,
-            )  # fmt: skip
+                lp[i], k, masks[i, k], n, state[i], thresholds[k], i * tile, kept, index, share
+            )
         if kept > 0 and (kept + tile + _ROOM > len(index) or i == n_tiles - 1):
             part = lp.dtype.type(0)
             for j in range(kept):
@@ -152,8 +196,8 @@ def _add_chunk(
 
 @driver
 def accumulate_shared(
-    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, thresholds,
-    about, tile, chunk, label, count, first, second, log_likelihood, visited,
+    x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, span,
+    thresholds, about, tile, chunk, label, count, first, second, log_likelihood, visited,
 ):  # fmt: skip
     """As :func:`accumulate`, with B = 1: threads share the tiles, then the components, of a chunk.
 
@@ -166,13 +210,11 @@ def accumulate_shared(
     stride = row_stride(tile, means.itemsize)
     width = min(chunk // tile, (n_rows + tile - 1) // tile)
     rows = scratch(width * tile, columns, about)
-    lp = scratch(width * (n_components + 1), stride, about).reshape(
-        (width, n_components + 1, stride)
-    )
+    lp = scratch(width * n_components, stride, about).reshape((width, n_components, stride))
     state = scratch(width * STATES, stride, about).reshape((width, STATES, stride))
-    slots = np.empty((width, n_components), np.int64)
-    masks = np.empty((width, n_components + 1), np.int64)
+    masks = np.empty((width, n_components), np.int64)
     origin = np.zeros((1, padded), dtype)
+    step = lanes(about)
     tallest = largest(constants)
     sums, squares = first[0], second[0]
     for start in range(0, n_rows, width * tile):
@@ -182,32 +224,26 @@ def accumulate_shared(
         for group in prange(n_groups):
             z = scratch(columns, stride, about)[:padded]
             raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, about)[:padded]
-            active = np.empty(n_components + 1, np.int64)
+            active, mass = np.empty(n_components, np.int64), scratch(n_components, step, about)
             tile_0, tile_1 = block_range(group, n_groups, n_tiles)
             for i in range(tile_0, tile_1):
                 row = start + i * tile
                 n = min(tile, size - i * tile)
-                part, n_active = expect(
+                visit_tile(
                     x, order, labels, weight, centre, whiten, means, factors, constants, reach,
-                    early, tallest, row, n, origin, rows[i * tile : i * tile + n],
-                    raw, z, state[i], lp[i],
-                    active, masks[i],
+                    early, span, tallest, label, True, row, n, origin,
+                    rows[i * tile : i * tile + n], raw, z, state[i], lp[i], active, masks[i], mass,
                 )  # fmt: skip
-                log_likelihood[row // tile] = part
-                visited[row // tile] = count_pairs(masks[i], n_active)
-                if label:
-                    label_rows(lp[i], active, masks[i], n_active, n, order, row, labels, state[i])
-                slots[i, :] = -1
-                for a in range(n_active):
-                    slots[i, active[a]] = a
+                log_likelihood[row // tile] = log_likelihood_of(state[i], n, weight.shape[0] > 0)
+                visited[row // tile] = count_pairs(masks[i])
         for k in prange(n_components):
             capacity = min(width * tile, max(2 * tile, _CAPACITY))
             index = np.empty(capacity + _ROOM, np.int32)
             share = np.empty(capacity + _ROOM, dtype)
             g = scratch(capacity, columns, about)
             count[0, k] += _add_chunk(
-                k, n_tiles, size, tile, slots, masks, lp, state, thresholds, rows, about,
-                index, share, g, sums, squares,
+                k, n_tiles, size, tile, masks, lp, state, thresholds, rows, about, index, share,
+                g, sums, squares,
             )  # fmt: skip
 
 
