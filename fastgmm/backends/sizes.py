@@ -13,7 +13,7 @@ from fastgmm_kernels import cpu as kernels
 # Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
 _TILE_BYTES = 128 * 1024
 # Bytes of the log-probabilities of a tile where all components may matter.
-_LINES_BYTES = 512 * 1024
+_LINES_BYTES = 1024 * 1024
 # Rows of a tile at most; and of those whose moments are taken of all rows at once, four features
 # at a time: what is added up across the lanes is then a smaller part.
 _TILE_ROWS = 512
@@ -43,7 +43,9 @@ def tile(n_features: int, n_components: int, itemsize: int, longest: int = _TILE
     rows = min(
         _TILE_BYTES // (padded(n_features) * itemsize), _LINES_BYTES // (n_components * itemsize)
     )
-    return max(min(rows // 64 * 64, longest, kernels.largest_tile(itemsize)), 64)
+    rows = min(rows, longest, kernels.largest_tile(itemsize))
+    # With a cache line more (``row_stride``) no tile has a stride that is a power of two.
+    return max(rows // 64 * 64, 64)
 
 
 def dense_share(model: MixtureModel) -> float:

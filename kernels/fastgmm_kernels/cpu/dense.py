@@ -9,6 +9,7 @@ import numpy as np
 from .jit import embedded, inlined, kernel
 from .lanes import add_totals
 from .simd import (
+    STRIP_REGISTERS,
     add,
     at,
     fma,
@@ -21,6 +22,9 @@ from .simd import (
     zero,
 )
 
+# Sixteen sums take more registers than machines with sixteen of them have.
+_ROOM_FOR_TWO = STRIP_REGISTERS == 4
+
 
 @inlined
 def _moments(w, x, about, k, a, f, s):
@@ -31,11 +35,25 @@ def _moments(w, x, about, k, a, f, s):
 
 
 @embedded
-def _add_squares(z, resp, about, k, m, a, n, first, second):
-    """First moments and squares of four features for components k and m.
+def _add_squares(z, resp, about, k, a, n, first, second):
+    """First moments and squares of four features."""
+    f0 = zero(z)
+    f1, f2, f3 = f0, f0, f0
+    s0, s1, s2, s3 = f0, f0, f0, f0
+    for t in range(0, n, lanes(z)):
+        w = load(resp, k, t)
+        f0, s0 = _moments(w, load(z, a, t), about, k, a, f0, s0)
+        f1, s1 = _moments(w, load(z, a + 1, t), about, k, a + 1, f1, s1)
+        f2, s2 = _moments(w, load(z, a + 2, t), about, k, a + 2, f2, s2)
+        f3, s3 = _moments(w, load(z, a + 3, t), about, k, a + 3, f3, s3)
+    place = k * first.shape[1] + a
+    add_totals(first, place, f0, f1, f2, f3)
+    add_totals(second, place, s0, s1, s2, s3)
 
-    What is loaded of the rows serves both.
-    """
+
+@embedded
+def _add_squares_of_two(z, resp, about, k, m, a, n, first, second):
+    """As :func:`_add_squares` for components k and m: what is loaded of the rows serves both."""
     f0 = zero(z)
     f1, f2, f3, g0, g1, g2, g3 = f0, f0, f0, f0, f0, f0, f0
     s0, s1, s2, s3, t0, t1, t2, t3 = f0, f0, f0, f0, f0, f0, f0, f0
@@ -54,10 +72,9 @@ def _add_squares(z, resp, about, k, m, a, n, first, second):
     place = k * first.shape[1] + a
     add_totals(first, place, f0, f1, f2, f3)
     add_totals(second, place, s0, s1, s2, s3)
-    if m != k:
-        place = m * first.shape[1] + a
-        add_totals(first, place, g0, g1, g2, g3)
-        add_totals(second, place, t0, t1, t2, t3)
+    place = m * first.shape[1] + a
+    add_totals(first, place, g0, g1, g2, g3)
+    add_totals(second, place, t0, t1, t2, t3)
 
 
 @embedded
@@ -82,15 +99,17 @@ def add_dense_diag(z, resp, listed, n_listed, about, n, g, first, second):
     added where ``second`` (K, C) has room. Four features at a time, which stay in the first cache
     while all components pass by.
     """
+    if second.shape[1] == 0:
+        for a in range(0, z.shape[0], 4):
+            for i in range(n_listed):
+                _add_first(z, resp, about, listed[i], a, n, first)
+        return
+    paired = n_listed // 2 * 2 if _ROOM_FOR_TWO else 0
     for a in range(0, z.shape[0], 4):
-        for i in range(0, n_listed, 2):
-            k, m = listed[i], listed[min(i + 1, n_listed - 1)]
-            if second.shape[1] > 0:
-                _add_squares(z, resp, about, k, m, a, n, first, second)
-            else:
-                _add_first(z, resp, about, k, a, n, first)
-                if m != k:
-                    _add_first(z, resp, about, m, a, n, first)
+        for i in range(0, paired, 2):
+            _add_squares_of_two(z, resp, about, listed[i], listed[i + 1], a, n, first, second)
+        for i in range(paired, n_listed):
+            _add_squares(z, resp, about, listed[i], a, n, first, second)
 
 
 @kernel

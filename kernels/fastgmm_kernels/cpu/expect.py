@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .exp import exp
-from .jit import embedded, kernel
+from .jit import kernel
 from .lanes import count_bits, fold
 from .shuffle import append_where
 from .simd import (
@@ -229,7 +229,7 @@ def _label_rows(lp, active, n_active, masks, begin, end, order, row, labels, sta
         labels[target] = np.int32(state[BOUND, t])
 
 
-@embedded
+@kernel
 def list_kept(lp, k, mask, n, state, threshold, offset, kept, index, share):
     """List the rows of which component k matters, plus ``offset``, and their responsibilities.
 
