@@ -229,7 +229,7 @@ class MixtureConversion(MixtureScoring):
         placeholder = MixtureModel(
             np.full(n_components, 1 / n_components), rough.means(), ones, ones, structure
         )
-        total = scatter(source, mean, structure.family) if structure.tied else None
+        total = scatter(source, mean, structure.family, backend) if structure.tied else None
         model = m_step(statistics, placeholder, total, reg_covar)
         return self._fitted(model, x.dtype)
 

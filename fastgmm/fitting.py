@@ -72,7 +72,7 @@ def best_fit(
         If no start gives a valid mixture.
     """
     structure = settings.structure
-    total = scatter(source, mean, structure.family) if structure.tied else None
+    total = scatter(source, mean, structure.family, backend) if structure.tied else None
     best: EMResult | None = None
     failures: list[SingularCovarianceError] = []
     for init in range(settings.n_init if warm is None else 1):

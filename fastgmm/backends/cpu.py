@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.arrays import Array
 from fastgmm.backends import sizes
-from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
+from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
 from fastgmm.backends.parameters import Parameters, columns, line, pack, pad, padded, widen
 from fastgmm.backends.threads import threads
