@@ -49,7 +49,7 @@ def home(x: Array) -> str | None:
 
 def working_dtype(dtype: Any) -> np.dtype:
     """The precision in which rows of a dtype of NumPy or torch are computed and results given."""
-    return np.dtype(np.float64 if str(dtype).endswith("float64") else np.float32)
+    return np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
 
 
 def to_numpy(x: Array) -> np.ndarray:
@@ -78,6 +78,11 @@ def like(x: Array, other: Array) -> Array:
     """``x`` as an array of the kind and on the device of ``other``."""
     where = home(other)
     return to_numpy(x) if where is None else to_tensor(x, where)
+
+
+def as_given(result: Array, given: object) -> Array:
+    """A result in the kind of what the user gave: a tensor for a tensor, on its device."""
+    return like(result, given) if is_tensor(given) else result
 
 
 def cast(x: Array, dtype: Any) -> Array:

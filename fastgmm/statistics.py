@@ -6,7 +6,7 @@ They add. Threads, chunks of a file, batches, devices and machines all contribut
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
@@ -89,6 +89,20 @@ class SufficientStatistics:
             log_likelihood=self.log_likelihood * factor,
             weight=self.weight * factor,
         )
+
+    def map(self, function: Callable[[Array], Array]) -> SufficientStatistics:
+        """Apply a function to each of the arrays, for instance to take them to another device.
+
+        Parameters
+        ----------
+        function : callable
+
+        Returns
+        -------
+        statistics : SufficientStatistics
+        """
+        names = ("counts", "first", "second", "about")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
 
     def to_buffer(self) -> Array:
         """Return all sums in one flat float64 array, which adds as the statistics do.
