@@ -52,21 +52,23 @@ def _cholesky(matrix: np.ndarray) -> np.ndarray:
         return np.full_like(matrix, np.nan)
 
 
-def inverse_triangular(factors: Array, *, lower: bool) -> Array:
-    """Inverses of a stack of triangular matrices (K, D, D)."""
+def inverse_transposed(factors: Array, *, lower: bool) -> Array:
+    """A^-T for a stack of triangular matrices A (K, D, D), in C order."""
     if is_tensor(factors):
         xp = namespace(factors)
         eye = xp.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-        return xp.linalg.solve_triangular(factors, eye.expand_as(factors), upper=not lower)
-    inverse = np.zeros_like(factors)
+        inverse = xp.linalg.solve_triangular(factors, eye.expand_as(factors), upper=not lower)
+        return contiguous(inverse.mT)
+    result = np.zeros_like(factors)
     for k, factor in enumerate(factors):
-        inverse[k] = lapack.dtrtri(factor, lower=int(lower))[0]
-    return inverse
+        # What LAPACK gives is in Fortran order: transposed it is copied line by line.
+        result[k] = lapack.dtrtri(factor, lower=int(lower))[0].T
+    return result
 
 
 def inverse_cholesky(covariances: Array) -> Array:
     """U = L^-T for a stack of covariances L L'; NaN where one is not positive definite."""
-    return contiguous(inverse_triangular(cholesky(covariances), lower=True).mT)
+    return inverse_transposed(cholesky(covariances), lower=True)
 
 
 def reversed_cholesky(precisions: Array) -> Array:
@@ -85,5 +87,5 @@ def gram(upper: Array) -> Array:
 
 def inverse_gram(upper: Array) -> Array:
     """Covariances U^-T U^-1 for a stack of factors of precisions."""
-    inverse = inverse_triangular(upper, lower=False)
+    inverse = contiguous(inverse_transposed(upper, lower=False).mT)
     return symmetric(inverse.mT @ inverse)
