@@ -7,6 +7,7 @@ one U, otherwise reciprocal standard deviations of the structure's shape.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ def _prepare(
     return backend, backend.prepare(model, rows.dtype), rows
 
 
+def _differentiable(x: Any, *parameters: Any, device: str) -> bool:
+    """Whether gradients or batches of mixtures are asked for, which only tensors can."""
+    torch = sys.modules.get("torch")
+    tensors = () if torch is None else (x, *parameters)
+    if not any(isinstance(t, torch.Tensor) and (t.requires_grad or x.ndim > 2) for t in tensors):
+        return False
+    if device != "auto":
+        raise InputError(f"device must be 'auto' for tensors that require grad; got {device!r}.")
+    return True
+
+
 def log_prob(
     x: Any,
     means: Any,
@@ -99,6 +111,10 @@ def log_prob(
     >>> functional.log_prob([[0.0]], [[0.0]], [[1.0]], "diag").round(4)
     array([[-0.9189]])
     """
+    if _differentiable(x, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import log_prob as on_tensors
+
+        return on_tensors(x, means, precisions_cholesky, covariance_type)
     model = _model(None, means, precisions_cholesky, covariance_type).unweighted()
     rows = _rows(x, model.n_features)
     backend, _ = choose(device)
@@ -136,6 +152,10 @@ def score_samples(
     >>> functional.score_samples([[0.0]], [1.0], [[0.0]], [[1.0]], "diag").round(4)
     array([-0.9189])
     """
+    if _differentiable(x, weights, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import score_samples as on_tensors
+
+        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(
         x, weights, means, precisions_cholesky, covariance_type, device
     )
@@ -198,6 +218,10 @@ def responsibilities(
     resp : ndarray of shape (N, K)
         Rows sum to 1, however far a row is from every component.
     """
+    if _differentiable(x, weights, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import responsibilities as on_tensors
+
+        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(
         x, weights, means, precisions_cholesky, covariance_type, device
     )

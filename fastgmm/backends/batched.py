@@ -101,20 +101,19 @@ def _flops(x: Array, mixtures: Mixtures) -> float:
     return float(rows) * mixtures.means.shape[1] * (cost + 30)
 
 
-def _finite(array: Array) -> Array:
-    """Whether the entries of each mixture or row, along the last axes, are all finite."""
-    return np.isfinite(array).all(axis=-1)
+def _each(found: Array) -> Array:
+    """Whether something is so for all entries of each mixture."""
+    return found.all(axis=tuple(range(1, found.ndim)))
 
 
 def _sane(x: Array, constants: Array, means: Array, factors: Array) -> tuple[Array, Array]:
     """Which rows (B, N) and which mixtures (B,) the kernels may see; they order no NaN."""
     with np.errstate(over="ignore", invalid="ignore"):
         all_rows = np.isfinite(x.sum(dtype=np.float64))
-    rows = np.ones(x.shape[:2], bool) if all_rows else _finite(x)
-    flat = len(constants), -1
-    whole = _finite(means.reshape(flat)) & _finite(factors.reshape(flat))
+    rows = np.ones(x.shape[:2], bool) if all_rows else np.isfinite(x).all(axis=2)
     # A component of weight 0 has the constant -inf.
-    return rows, whole & (np.isfinite(constants) | np.isneginf(constants)).all(axis=1)
+    whole = _each(np.isfinite(means)) & _each(np.isfinite(factors)) & _each(constants < np.inf)
+    return rows, whole
 
 
 def check_values(x: Array, constants: Array, means: Array, factors: Array) -> None:
@@ -135,16 +134,20 @@ def check_values(x: Array, constants: Array, means: Array, factors: Array) -> No
     if not whole.all():
         b = int(np.argmin(whole))
         for name, array, what in (
-            ("means", means, "must be finite"),
-            ("the factors", factors, "must be finite; of a singular scale_tril they are not"),
-            ("the constants", constants, "log-weights must not be NaN, diagonals be positive"),
+            ("means", means, "they must be finite"),
+            ("the factors", factors, "they must be finite, and those of a singular scale are not"),
+            (
+                "the log-weights or log-determinants",
+                constants,
+                "weights must not be negative or NaN, and diagonals of factors be positive",
+            ),
         ):
             fine = np.isfinite(array[b]) if array is not constants else array[b] < np.inf
             if not fine.all():
                 k = int(np.argwhere(~fine)[0][0])
                 raise InputError(
-                    f"{name} of shape {array.shape} cannot be used: component {k} of mixture {b} "
-                    f"is not finite ({what})."
+                    f"{name} of shape {array.shape} cannot be used in component {k} of mixture {b}: "
+                    f"{what}."
                 )
     empty = np.isneginf(constants).all(axis=1)
     if empty.any():
@@ -292,7 +295,8 @@ def backward(
     splits = max(min(wanted, sizes.TOTAL_BYTES // line_bytes), 1)
     step = max(sizes.TOTAL_BYTES // (line_bytes * splits), 1)
     dx = np.empty(x.shape if with_x else (n_mixtures, 0, 0), x.dtype)
-    result = Gradients(dx, np.empty_like(constants), np.empty_like(means), np.empty_like(factors))
+    others = (np.empty(a.shape, x.dtype) for a in (constants, means, factors))
+    result = Gradients(dx, *others)
     given = upstream.ndim == 3
     reach = mixtures.constants + np.asarray(_UNDERFLOW[x.dtype], x.dtype)
     for start in range(0, n_mixtures, step):
