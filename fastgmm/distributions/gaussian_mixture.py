@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Size, Tensor
@@ -15,6 +15,9 @@ from fastgmm.distributions import estimates
 from fastgmm.distributions.gaussians import Gaussians
 from fastgmm.distributions.scales import scale_from
 from fastgmm.errors import InputError
+
+if TYPE_CHECKING:
+    from fastgmm.mixture import GaussianMixture as Estimator
 
 
 class GaussianMixture(estimates.EntropyEstimates):
@@ -310,6 +313,44 @@ class GaussianMixture(estimates.EntropyEstimates):
         :func:`fastgmm.distributions.estimates.entropy_bounds` has the formulas.
         """
         return estimates.entropy_bounds(self._gaussians)
+
+    def to_estimator(self, **params: Any) -> Estimator:
+        """Return a fitted :class:`fastgmm.GaussianMixture` with these parameters.
+
+        Parameters
+        ----------
+        **params
+            Further arguments of its constructor.
+
+        Returns
+        -------
+        estimator : fastgmm.GaussianMixture
+
+        Raises
+        ------
+        InputError
+            If there are batch dimensions: an estimator is one mixture.
+        """
+        from fastgmm.mixture import GaussianMixture as Estimator
+
+        if len(self.batch_shape):
+            raise InputError(
+                "an estimator is one mixture; this distribution has batch_shape "
+                f"{tuple(self.batch_shape)}. Index its parameters first."
+            )
+        scale = self.scale.detach().cpu().double()
+        if self._gaussians.full:
+            factors = torch.linalg.inv(scale.tril()).mT.triu()
+        else:
+            factors = 1 / scale
+        weights = self.weights.detach().cpu().double()
+        return Estimator.from_parameters(
+            (weights / weights.sum()).numpy(),
+            self.means.detach().cpu().numpy(),
+            precisions_cholesky=factors.numpy(),
+            covariance_type=self.covariance_type,
+            **params,
+        )
 
 
 def _check_weights(weights: Tensor) -> None:

@@ -72,7 +72,7 @@ class Gaussians:
             self,
             logits=self.logits.expand(*batch_shape, self.logits.shape[-1]),
             means=self.means.expand(*batch_shape, *self.means.shape[-2:]),
-            scale=self.scale.expand(*batch_shape, *own),
+            scale=self.scale.expand((*batch_shape, *own)),
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
