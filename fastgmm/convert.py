@@ -312,6 +312,46 @@ class MixtureConversion(MixtureScoring):
             self.feature_names_in_ = estimator.feature_names_in_
         return self
 
+    def to_distribution(self) -> Any:
+        """Return the fitted mixture as a torch distribution, for gradients and sampling.
+
+        Returns
+        -------
+        mixture : fastgmm.distributions.GaussianMixture
+            Of the dtype of the fit, on the CPU. Its ``to_estimator()`` is the way back.
+        """
+        import torch
+
+        from fastgmm.distributions import GaussianMixture as Distribution
+
+        check_is_fitted(self, "means_")
+        model = self._current_model()
+        dtype = torch.float32 if str(self.means_.dtype).endswith("float32") else torch.float64
+        matrices = model.structure.family == "full"
+        covariances = np.linalg.cholesky(model.covariances) if matrices else model.covariances
+        return Distribution(
+            *(torch.tensor(np.asarray(a), dtype=dtype) for a in (model.weights, model.means)),
+            **{"scale_tril" if matrices else "variances": torch.tensor(covariances, dtype=dtype)},
+            covariance_type=model.structure.name,
+        )
+
+    def to_module(self, epsilon: float = 1e-6) -> Any:
+        """Return the fitted mixture as a torch module, to go on by gradient.
+
+        Parameters
+        ----------
+        epsilon : float
+            Of the module: what its covariances never fall below.
+
+        Returns
+        -------
+        module : fastgmm.nn.GMM
+            The same mixture. Its ``to_estimator()`` is the way back.
+        """
+        from fastgmm.nn import GMM
+
+        return GMM.from_distribution(self.to_distribution(), epsilon)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the estimator to a safetensors file with JSON metadata, atomically.
 

@@ -8,6 +8,7 @@ give tensors on its device, through which no gradient flows; the mixture may be 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,17 @@ def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Ar
     return backend, backend.prepare(model.map(backend.own), rows.dtype), rows
 
 
+def _differentiable(x: Any, *parameters: Any, device: str) -> bool:
+    """Whether gradients or batches of mixtures are asked for, which only tensors can."""
+    torch = sys.modules.get("torch")
+    tensors = () if torch is None else (x, *parameters)
+    if not any(isinstance(t, torch.Tensor) and (t.requires_grad or x.ndim > 2) for t in tensors):
+        return False
+    if device != "auto":
+        raise InputError(f"device must be 'auto' for tensors that require grad; got {device!r}.")
+    return True
+
+
 def log_prob(
     x: Any,
     means: Any,
@@ -100,6 +112,10 @@ def log_prob(
     >>> functional.log_prob([[0.0]], [[0.0]], [[1.0]], "diag").round(4)
     array([[-0.9189]])
     """
+    if _differentiable(x, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import log_prob as on_tensors
+
+        return on_tensors(x, means, precisions_cholesky, covariance_type)
     model = _model(None, means, precisions_cholesky, covariance_type).unweighted()
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.weighted_log_prob(prepared, rows), x)
@@ -136,6 +152,10 @@ def score_samples(
     >>> functional.score_samples([[0.0]], [1.0], [[0.0]], [[1.0]], "diag").round(4)
     array([-0.9189])
     """
+    if _differentiable(x, weights, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import score_samples as on_tensors
+
+        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
     model = _model(weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.score_samples(prepared, rows), x)
@@ -196,6 +216,10 @@ def responsibilities(
     resp : array of shape (N, K)
         Rows sum to 1, however far a row is from every component.
     """
+    if _differentiable(x, weights, means, precisions_cholesky, device=device):
+        from fastgmm.autograd.weighted import responsibilities as on_tensors
+
+        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
     model = _model(weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.responsibilities(prepared, rows), x)

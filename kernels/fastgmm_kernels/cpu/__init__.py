@@ -1,5 +1,7 @@
 """Numba kernels: passes over rows for every covariance structure, float32 and float64."""
 
+from .batched import batched_backward, batched_per_component, batched_score
+from .colour import colour_rows
 from .kmeans import candidate_potentials, kmeans_step, update_closest
 from .order import order_by_label
 from .score import per_component, predict, score_samples
@@ -13,7 +15,11 @@ __all__ = [
     "accumulate",
     "accumulate_given",
     "accumulate_shared",
+    "batched_backward",
+    "batched_per_component",
+    "batched_score",
     "candidate_potentials",
+    "colour_rows",
     "kmeans_step",
     "largest_tile",
     "order_by_label",

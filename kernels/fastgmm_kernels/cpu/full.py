@@ -13,7 +13,7 @@ from .skip import settle, within_reach
 
 
 @inlined
-def _four_features(z, means, factors, k, j, t):
+def four_features(z, means, factors, k, j, t):
     """Features j to j + 3 of factors[k] (z - means[k]) for the strip of rows at ``t``.
 
     The sums stay in registers over the inner product. The upper entries of the block on the
@@ -44,7 +44,7 @@ def transform(z, means, factors, out, n):
     """out = factors[0] (z - means[0]), in whole strips of columns."""
     for t in range(0, n, strip_lanes(z)):
         for j in range(0, z.shape[0], 4):
-            a, b, c, d = _four_features(z, means, factors, 0, j, t)
+            a, b, c, d = four_features(z, means, factors, 0, j, t)
             store(out, j, t, a)
             store(out, j + 1, t, b)
             store(out, j + 2, t, c)
@@ -68,7 +68,7 @@ def visit_full(
             q = zero_strip(z)
             alive = True
             for j in range(0, z.shape[0], 4):
-                a, b, c, d = _four_features(z, means, factors, k, j, t)
+                a, b, c, d = four_features(z, means, factors, k, j, t)
                 q = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q))))
                 if j >= early or j + 4 == z.shape[0]:
                     alive = within_reach(state, t, q, reach[k])

@@ -30,11 +30,11 @@ from .tile import block_range, load_rows, row_stride, scratch
 # Blocks of rows that threads take; fixed, so that results do not depend on the threads.
 _BLOCKS = 64
 # Components whose log-probabilities are formed before they are folded into the running sum.
-_GROUP = 16
+GROUP = 16
 
 
 @kernel
-def _fold_sum(lp, masks, n_lines, n, state):
+def fold_sum(lp, masks, n_lines, n, state):
     """One step of the online log-sum-exp: log-likelihood so far = top + log(sum)."""
     strips = 0
     for a in range(n_lines):
@@ -72,8 +72,8 @@ def score_samples(x, centre, whiten, means, factors, constants, reach, early, ti
         rows = scratch(tile, columns, means)
         z = scratch(columns, stride, means)[: means.shape[1]]
         raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(_GROUP, stride, means)
-        masks = np.empty(_GROUP, np.int64)
+        lp = scratch(GROUP, stride, means)
+        masks = np.empty(GROUP, np.int64)
         state = scratch(STATES, stride, means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
@@ -81,13 +81,13 @@ def score_samples(x, centre, whiten, means, factors, constants, reach, early, ti
             n = min(tile, n_rows - start)
             load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
             begin_tile(state, z, raw, n, tallest)
-            for k in range(0, n_components, _GROUP):
-                last = min(k + _GROUP, n_components)
+            for k in range(0, n_components, GROUP):
+                last = min(k + GROUP, n_components)
                 masks[:] = 0
                 visit(
                     z, means, factors, constants, reach, early, k, last, k, 0, n, state, lp, masks
                 )
-                _fold_sum(lp, masks, last - k, n, state)
+                fold_sum(lp, masks, last - k, n, state)
             for t in range(n):
                 out[start + t] = state[TOP, t] + math.log(state[SUM, t])
 
@@ -121,8 +121,8 @@ def predict(x, centre, whiten, means, factors, constants, reach, early, tile, be
         rows = scratch(tile, columns, means)
         z = scratch(columns, stride, means)[: means.shape[1]]
         raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(_GROUP, stride, means)
-        masks = np.empty(_GROUP, np.int64)
+        lp = scratch(GROUP, stride, means)
+        masks = np.empty(GROUP, np.int64)
         state = scratch(STATES, stride, means)
         label = np.empty(stride, np.int64)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
@@ -132,8 +132,8 @@ def predict(x, centre, whiten, means, factors, constants, reach, early, tile, be
             load_rows(x, no_order, start, n, centre, whiten, origin, rows, raw, z)
             begin_tile(state, z, raw, n, tallest)
             label[:] = 0
-            for k in range(0, n_components, _GROUP):
-                last = min(k + _GROUP, n_components)
+            for k in range(0, n_components, GROUP):
+                last = min(k + GROUP, n_components)
                 masks[:] = 0
                 visit(
                     z, means, factors, constants, reach, early, k, last, k, 0, n, state, lp, masks

@@ -1,0 +1,151 @@
+"""The kernels as torch operators: traced by torch.compile, differentiable, batched by vmap.
+
+Mixtures come as in :mod:`fastgmm.autograd.cpu`. The derivative of a derivative is taken of
+:func:`dense_log_prob`, which holds all rows times components times features: correct, not fast.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from fastgmm.autograd.engines import engine_for
+
+
+def dense_log_prob(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """lp_k(x) of every row and component, (B, N, K), by ordinary torch operators."""
+    difference = x[:, :, None, :] - means[:, None]
+    if factors.ndim == 4:
+        shape = (*means.shape, means.shape[-1])
+        whitened = torch.einsum("bkij,bnkj->bnki", factors.tril().expand(shape), difference)
+    else:
+        whitened = difference * (factors if factors.ndim == 3 else factors[..., None])[:, None]
+    return constants[:, None] - 0.5 * (whitened**2).sum(-1)
+
+
+@custom_op("fastgmm::mixture_log_prob", mutates_args=())
+def mixture_log_prob(
+    x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool
+) -> Tensor:
+    """log sum_k exp(lp_k(x)), (B, N)."""
+    return engine_for(x).score(x, constants, means, factors, validate)
+
+
+@custom_op("fastgmm::component_log_prob", mutates_args=())
+def component_log_prob(
+    x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool
+) -> Tensor:
+    """lp_k(x), (B, N, K)."""
+    return engine_for(x).per_component(x, constants, means, factors, validate)
+
+
+@custom_op("fastgmm::log_prob_backward", mutates_args=())
+def log_prob_backward(
+    upstream: Tensor,
+    x: Tensor,
+    constants: Tensor,
+    means: Tensor,
+    factors: Tensor,
+    with_x: bool,
+    with_moments: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the sum of ``upstream`` (B, N) or (B, N, K) times what the others give."""
+    return engine_for(x).backward(upstream, x, constants, means, factors, with_x, with_moments)
+
+
+@custom_op("fastgmm::colour", mutates_args=())
+def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """means[b, k] + factors[b, k] noise[b, s] with k = labels[b, s], (B, S, D); no gradients."""
+    return engine_for(noise).colour(labels, noise, means, factors)
+
+
+@mixture_log_prob.register_fake
+def _(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool) -> Tensor:
+    return x.new_empty(x.shape[:2])
+
+
+@component_log_prob.register_fake
+def _(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool) -> Tensor:
+    return x.new_empty((*x.shape[:2], means.shape[1]))
+
+
+@log_prob_backward.register_fake
+def _(
+    upstream: Tensor,
+    x: Tensor,
+    constants: Tensor,
+    means: Tensor,
+    factors: Tensor,
+    with_x: bool,
+    with_moments: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dx = x.new_empty(x.shape if with_x else (x.shape[0], 0, 0))
+    arguments = (constants, means, factors)
+    return (dx, *(a.new_empty(a.shape) for a in arguments))  # type: ignore[return-value]
+
+
+@colour.register_fake
+def _(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    return noise.new_empty(noise.shape)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad
+    found = log_prob_backward(
+        upstream, *ctx.saved_tensors, bool(needs[0]), bool(needs[2] or needs[3])
+    )
+    return (*(g if need else None for g, need in zip(found, needs[:4], strict=True)), None)
+
+
+def _save_all(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.wanted = (inputs[5], True, inputs[6], inputs[6])
+
+
+def _double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate the gradients, through the formula that keeps everything."""
+    with torch.enable_grad():
+        weights, *arguments = (t.detach().requires_grad_() for t in ctx.saved_tensors)
+        value = dense_log_prob(*arguments)
+        if weights.ndim == 2:
+            value = value.logsumexp(-1)
+        first = torch.autograd.grad(value, arguments, weights, create_graph=True)
+        total = sum(
+            (g * u).sum() for g, u, wanted in zip(first, upstream, ctx.wanted, strict=True) if wanted
+        )
+        second = torch.autograd.grad(total, (weights, *arguments), allow_unused=True)
+    return (*second, None, None)
+
+
+def _first(size: int, tensor: Tensor, dim: int | None) -> Tensor:
+    """The mapped dimension merged into the leading one, (V B, ...)."""
+    moved = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return moved.flatten(0, 1)
+
+
+def _map(operator: Callable[..., Any], n_tensors: int) -> Callable[..., Any]:
+    """The rule by which vmap maps an operator: mapped mixtures are more mixtures."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        size = info.batch_size
+        dims = in_dims[:n_tensors]
+        tensors = [_first(size, t, d) for t, d in zip(args[:n_tensors], dims, strict=True)]
+        out = operator(*tensors, *args[n_tensors:])
+        if isinstance(out, Tensor):
+            return out.unflatten(0, (size, -1)), 0
+        return tuple(o.unflatten(0, (size, -1)) for o in out), (0,) * len(out)
+
+    return rule
+
+
+for _operator in (mixture_log_prob, component_log_prob):
+    _operator.register_autograd(_backward, setup_context=_save)
+    _operator.register_vmap(_map(_operator, 4))
+log_prob_backward.register_autograd(_double_backward, setup_context=_save_all)
+log_prob_backward.register_vmap(_map(log_prob_backward, 5))

@@ -1,0 +1,163 @@
+"""What all distributions of Gaussian components do, on batches of any shape."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fastgmm import autograd
+from fastgmm.autograd import ops
+from fastgmm.autograd.arguments import check_structure, from_scale
+from fastgmm.distributions.implicit import attach
+
+
+def rows_of(value: Tensor, batch_shape: torch.Size) -> tuple[Tensor, torch.Size]:
+    """Values (*S, *batch, D) as rows of each mixture (*batch, N, D), and S."""
+    n_features = value.shape[-1]
+    shape = torch.broadcast_shapes(value.shape[:-1], batch_shape)
+    n_sample = len(shape) - len(batch_shape)
+    sample_shape = shape[:n_sample]
+    value = value.expand(*shape, n_features)
+    value = value.reshape(math.prod(sample_shape), *batch_shape, n_features)
+    return value.movedim(0, -2), torch.Size(sample_shape)
+
+
+def values_of(rows: Tensor, sample_shape: torch.Size, n_batch: int) -> Tensor:
+    """The way back: (*batch, N, ...) as (*S, *batch, ...)."""
+    rows = rows.movedim(n_batch, 0)
+    return rows.reshape(*sample_shape, *rows.shape[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Mixtures of Gaussians.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (*batch, K)
+        Logarithms of normalised weights.
+    means : Tensor of shape (*batch, K, D)
+    scale : Tensor
+        (*batch, ...) with the dimensions of the structure: lower Cholesky factors of the
+        covariances, or standard deviations.
+    covariance_type : str
+    """
+
+    logits: Tensor
+    means: Tensor
+    scale: Tensor
+    covariance_type: str
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        return self.logits.shape[:-1]
+
+    @property
+    def n_features(self) -> int:
+        return self.means.shape[-1]
+
+    @property
+    def full(self) -> bool:
+        """Whether the scale is triangles."""
+        return check_structure(self.covariance_type)[0].endswith("DD")
+
+    def expand(self, batch_shape: torch.Size) -> Gaussians:
+        """The same with leading dimensions expanded."""
+        trailing = len(check_structure(self.covariance_type)[0])
+        own = self.scale.shape[self.scale.ndim - trailing :]
+        return replace(
+            self,
+            logits=self.logits.expand(*batch_shape, self.logits.shape[-1]),
+            means=self.means.expand(*batch_shape, *self.means.shape[-2:]),
+            scale=self.scale.expand((*batch_shape, *own)),
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), (*S, *batch)."""
+        rows, sample_shape = rows_of(value, self.batch_shape)
+        found = autograd.mixture_log_prob(
+            rows, self.logits, self.means, self.scale, self.covariance_type, validate=False
+        )
+        return values_of(found, sample_shape, len(self.batch_shape))
+
+    def log_responsibilities(self, value: Tensor) -> Tensor:
+        """log p(k | value), (*S, *batch, K)."""
+        rows, sample_shape = rows_of(value, self.batch_shape)
+        found = autograd.log_responsibilities(
+            rows, self.logits, self.means, self.scale, self.covariance_type, validate=False
+        )
+        return values_of(found, sample_shape, len(self.batch_shape))
+
+    def scales(self) -> Tensor:
+        """The scale with a dimension of components: triangles, or (*batch, K or 1, D)."""
+        scale = self.scale
+        if self.covariance_type == "tied_spherical":
+            scale = scale[..., None]
+        elif self.covariance_type.startswith("tied"):
+            scale = scale.unsqueeze(-3 if self.full else -2)
+        if self.covariance_type.endswith("spherical"):
+            scale = scale[..., None].expand(*scale.shape, self.n_features)
+        return scale
+
+    def component_covariances(self) -> Tensor:
+        """Sigma_k as matrices, (*batch, K, D, D)."""
+        scales = self.scales()
+        if self.full:
+            scales = scales.tril()
+            matrices = scales @ scales.mT
+        else:
+            matrices = torch.diag_embed(scales**2)
+        return matrices.expand(*self.means.shape, self.n_features)
+
+    def component_variances(self) -> Tensor:
+        """The diagonals of the covariances, (*batch, K, D)."""
+        scales = self.scales()
+        squares = scales.tril().square().sum(-1) if self.full else scales**2
+        return squares.expand(self.means.shape)
+
+    def sample(self, sample_shape: torch.Size) -> Tensor:
+        """Values (*S, *batch, D): the component of each is drawn first, and that alone."""
+        with torch.no_grad():
+            flat = self._flat()
+            n_rows = math.prod(sample_shape)
+            drawn = flat._draw(n_rows)
+            return self._shaped(drawn, sample_shape)
+
+    def rsample(self, sample_shape: torch.Size) -> Tensor:
+        """The same with gradients by all parameters."""
+        flat = self._flat()
+        with torch.no_grad():
+            drawn = flat._draw(math.prod(sample_shape))
+        if torch.is_grad_enabled():
+            kind = "full" if self.full else "diag"
+            scales = flat.scales()
+            factors = from_scale(scales, kind, scales.shape[-2])
+            drawn = attach(drawn, flat.logits, flat.means, factors.values)
+        return self._shaped(drawn, sample_shape)
+
+    def _flat(self) -> Gaussians:
+        """All batch dimensions merged into one."""
+        size = math.prod(self.batch_shape)
+        own = self.scale.shape[len(self.batch_shape) :]
+        return replace(
+            self,
+            logits=self.logits.reshape(size, self.logits.shape[-1]),
+            means=self.means.reshape(size, *self.means.shape[-2:]),
+            scale=self.scale.reshape(size, *own),
+        )
+
+    def _draw(self, n_rows: int) -> Tensor:
+        """Samples (B, N, D) of flat mixtures."""
+        shape = (self.logits.shape[0], n_rows, self.n_features)
+        noise = torch.randn(shape, dtype=self.means.dtype, device=self.means.device)
+        if noise.numel() == 0:
+            return noise
+        labels = torch.multinomial(self.logits.exp(), n_rows, replacement=True)
+        return ops.colour(labels, noise, self.means, self.scales())
+
+    def _shaped(self, drawn: Tensor, sample_shape: torch.Size) -> Tensor:
+        shaped = drawn.reshape(*self.batch_shape, drawn.shape[-2], self.n_features)
+        return values_of(shaped, sample_shape, len(self.batch_shape))
