@@ -9,11 +9,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .online import fold, matters, slack_of
+from .online import any_row, fold, slack_of, within_reach
 from .tile import block_of
-
-# Features of the block whose exponent alone may put a component beyond the reach of a tile.
-_EARLY = tl.constexpr(16)
 
 
 @triton.jit
@@ -33,7 +30,7 @@ def _factor(p_factor, o_j, o_i, width):
 def _expect_full(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
-    SKIP: tl.constexpr, PRECISION: tl.constexpr,
+    SKIP: tl.constexpr, EARLY: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
@@ -48,7 +45,7 @@ def _expect_full(
         z = tl.load(p_z + o_n[:, None] * s_zn + o_d[None, :] * s_zd)  # (B_N, D), held
     if SKIP:
         slack = slack_of(p_weight, o_n, m_n, p_tallest, dtype)
-        o_e = tl.arange(0, _EARLY)
+        o_e = tl.arange(0, EARLY)
         z_e = tl.load(p_z + o_n[:, None] * s_zn + o_e[None, :] * s_zd)
     k_0 = i_group * per_group
     k_1 = tl.minimum(k_0 + per_group, n_components)
@@ -63,9 +60,11 @@ def _expect_full(
         p_a = p_factor + tl.cast(k, tl.int64) * D * D
         alive = True
         if SKIP:
-            d = z_e - tl.load(p_m + o_e)[None, :]
-            y = tl.dot(d, _factor(p_a, o_e, o_e, D), input_precision=PRECISION, out_dtype=dtype)
-            alive = matters(tl.sum(y * y, axis=1), tl.load(p_reach + k), top, slack, m_n)
+            d_e = z_e - tl.load(p_m + o_e)[None, :]
+            a_e = _factor(p_a, o_e, o_e, D)
+            y_e = tl.dot(d_e, a_e, input_precision=PRECISION, out_dtype=dtype)
+            q_e = tl.sum(y_e * y_e, axis=1)
+            alive = any_row(m_n & within_reach(q_e, tl.load(p_reach + k), top, slack))
         if alive:
             if D == B_D:
                 d = z - tl.load(p_m + o_d)[None, :]
@@ -145,7 +144,7 @@ def expect_full(
     ``z`` (R, D') is row-major, or feature-major for D <= 8. ``top``, ``total`` and ``label``
     (int32) are (G, R). ``lp`` (n, K), any strides, takes the log-probabilities, or is None.
     ``skip`` is None or (begin, weight): per tile the component to begin with (None: the first) and
-    the rows' weights or None; it needs D' of 32 or more.
+    the rows' weights or None; it needs a D' above the launch's early features.
     """
     means, factors, constants = parameters.means, parameters.factors, parameters.constants
     n_components, width = parameters.n_components, means.shape[1]
@@ -166,6 +165,6 @@ def expect_full(
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
         n_rows, n_components, per_group, parameters.tallest, *z.stride(), top.stride(0),
         *lp_strides,
-        skip is not None, precision, width, launch.rows, block_of(width, launch.features),
+        skip is not None, launch.early, precision, width, launch.rows, block_of(width, launch.features),
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip

@@ -53,10 +53,15 @@ def slack_of(p_weight, o_n, m_n, p_tallest, dtype: tl.constexpr):
 
 
 @triton.jit
-def matters(q, reach, top, slack, m_n):
-    """Whether any row of the tile may still matter to a component, given a part of the exponents.
+def within_reach(q, reach, top, slack):
+    """Rows (B,) that may still matter to a component, given a part of their exponents.
 
     Rows without a top have met no component: -inf for their cut lets all pass.
     """
-    cut = top * (1 + _TANGENT) - slack
-    return tl.max(((q + cut <= reach) & m_n).to(tl.int32), axis=0) > 0
+    return q + (top * (1 + _TANGENT) - slack) <= reach
+
+
+@triton.jit
+def any_row(m):
+    """Whether the mask (B,) holds for any row, as a scalar."""
+    return tl.max(m.to(tl.int32), axis=0) > 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .online import fold, matters, slack_of, zeros
+from .online import any_row, fold, slack_of, within_reach, zeros
 from .statistics import UNROLL
 
 
@@ -53,10 +53,10 @@ def _expect_spherical(
             q = _squares(q, z, p_mean + d * n_padded + k, C)
         alive = True
         if SKIP:
-            alive = False
+            near = o_n < 0
             for c in tl.static_range(C):
-                part = q[c] * tl.load(p_factor + k + c)
-                alive |= matters(part, tl.load(p_reach + k + c), top, slack, m_n)
+                near |= within_reach(q[c] * tl.load(p_factor + k + c), tl.load(p_reach + k + c), top, slack)
+            alive = any_row(m_n & near)
         if alive:
             for d in range(early, n_features):
                 z = tl.load(p_z + tl.cast(d, tl.int64) * s_z + o_n)

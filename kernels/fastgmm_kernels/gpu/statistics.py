@@ -59,7 +59,7 @@ def _moments_full(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_second,
     n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk,
     LABELS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
-    D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
+    D: tl.constexpr, TILE: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     k = tl.program_id(0).to(tl.int64)
@@ -81,7 +81,8 @@ def _moments_full(
         for t in range(start, tl.minimum(start + flush, t_1)):
             alive = True
             if SKIP:
-                alive = _active(p_active, p_label, t, k, n_rows, n_components, LABELS, 1, B_N)
+                tile = t * B_N // TILE
+                alive = _active(p_active, p_label, tile, k, n_rows, n_components, LABELS, 1, TILE)
             if alive:
                 o_n = tl.cast(t, tl.int64) * B_N + tl.arange(0, B_N)
                 r = _share(p_resp, p_label, p_weight, o_n, k, n_rows, s_rk, LABELS, dtype)
@@ -173,9 +174,11 @@ def moments(
     if second is not None and second.ndim == 4:
         b_d = block_of(width, full.features)
         n_blocks = width // b_d
+        share = TILE // full.rows
         _moments_full[(n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
             *shared, second,
-            n_rows, n_components, n_tiles, per_split, full.flush, *z.stride(), s_rk,
-            by_label, skip, precision, width, TILE, b_d,
+            n_rows, n_components, n_tiles * share, per_split * share, full.flush * share,
+            *z.stride(), s_rk,
+            by_label, skip, precision, width, TILE, full.rows, b_d,
             num_warps=full.warps, num_stages=full.stages,
         )  # fmt: skip
