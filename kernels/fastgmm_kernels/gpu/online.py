@@ -64,4 +64,6 @@ def within_reach(q, reach, top, slack):
 @triton.jit
 def any_row(m):
     """Whether the mask (B,) holds for any row, as a scalar."""
-    return tl.max(m.to(tl.int32), axis=0) > 0
+    # Any order will do; to say so parts the layout of the mask from that of a product, whose
+    # reduction to a number Triton 3.7 fails to compile for capability 100.
+    return tl.max(tl.reshape(m.to(tl.int32), m.shape, can_reorder=True), axis=0) > 0
