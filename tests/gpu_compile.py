@@ -76,7 +76,9 @@ def _usage(cubin):
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", run.stdout)
-    return dict(zip(("registers", "stack", "static", "local"), map(int, found.groups()), strict=True))
+    return dict(
+        zip(("registers", "stack", "static", "local"), map(int, found.groups()), strict=True)
+    )
 
 
 def _describe(function, kernel, case):
@@ -160,9 +162,7 @@ def compile_all(target_name, cases):
         backend.summarise(x)
         backend.potentials(x, None, means[:3], backend.closest(x, means[0], None))
         loose = covariance.get("full" if structure == "tied" else "diag")
-        backend.accumulate_given(
-            x, None, loose, means, labels=np.zeros(len(x), np.int64)
-        )
+        backend.accumulate_given(x, None, loose, means, labels=np.zeros(len(x), np.int64))
     return [_describe(*entry) for entry in compiled.values()]
 
 

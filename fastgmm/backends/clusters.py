@@ -87,9 +87,7 @@ def _rows_for(target: Target, chunk: Tensor, centre: Tensor) -> Tensor:
     dtype, width = centre.dtype, len(centre)
     launch = target.launch("load_rows", width, dtype)
     z = target.empty((width, up(len(chunk), target.launch("kmeans", width, dtype).rows)), dtype).T
-    kernels.load_rows(
-        chunk, None, centre, None, z, precision=target.product(dtype), launch=launch
-    )
+    kernels.load_rows(chunk, None, centre, None, z, precision=target.product(dtype), launch=launch)
     return z
 
 

@@ -288,9 +288,7 @@ class GPUBackend(Backend):
         dtype = compute_dtype(torch_dtype(x))
         width = width_of(n_features, moments)
         size = min(size, len(x))
-        totals = Totals(
-            self._target, size, n_components, width, n_features, moments, dtype
-        )
+        totals = Totals(self._target, size, n_components, width, n_features, moments, dtype)
         exact_centre = centre_of(torch.ones_like(about[:, 0]), about, dtype)
         centre = padded(exact_centre, (width,), dtype)
         points = padded(about - exact_centre, (whole_components(n_components), width), dtype)
@@ -320,7 +318,9 @@ class GPUBackend(Backend):
                 kernels.summarise(chunk, origin, out, launch=launch)
                 total, square = out[:2].sum(dim=1)
                 parts.append((total, square, out[2].amin(dim=0), out[3].amax(dim=0)))
-            totals, squares, low, high = (torch.stack(column) for column in zip(*parts, strict=True))
+            totals, squares, low, high = (
+                torch.stack(column) for column in zip(*parts, strict=True)
+            )
             shift, square = totals.sum(dim=0) / n_rows, squares.sum(dim=0) / n_rows
             variance = (square - shift**2).clamp(min=0.0)
             return FeatureSummary(
@@ -331,9 +331,7 @@ class GPUBackend(Backend):
         size = n_rows if on_device(x, self.device) else chunk_rows(row_bytes)
         return self._within_memory(size, row_bytes, run)
 
-    def kmeans_step(
-        self, x: Any, weight: Any, centroids: Any, guess: Any = None
-    ) -> KMeansStep:
+    def kmeans_step(self, x: Any, weight: Any, centroids: Any, guess: Any = None) -> KMeansStep:
         row_bytes = 8 * (2 * x.shape[1] + 8)
         return self._within_memory(
             chunk_rows(row_bytes),
@@ -354,7 +352,5 @@ class GPUBackend(Backend):
         return self._within_memory(
             chunk_rows(row_bytes),
             row_bytes,
-            lambda size: clusters.potentials(
-                self._target, x, weight, candidates, closest, size
-            ),
+            lambda size: clusters.potentials(self._target, x, weight, candidates, closest, size),
         )

@@ -188,9 +188,7 @@ class ChunkPass:
         arguments = (z, n, p.n_features, p, top, total, label, lp)
         if p.family == "full":
             precision = self.target.product(p.dtype)
-            kernels.expect_full(
-                *arguments, skip=skip, precision=precision, launch=self._expect
-            )
+            kernels.expect_full(*arguments, skip=skip, precision=precision, launch=self._expect)
         else:
             run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
             run(*arguments, skip=skip, launch=self._expect)
@@ -198,15 +196,11 @@ class ChunkPass:
 
     def finish(self, norm: Tensor | None = None, best: Tensor | None = None) -> None:
         """Write the log-likelihoods, and the labels with -1 for rows that nothing reaches."""
-        kernels.finish(
-            self._top[0], self._total[0], self._label[0], norm, best, launch=self._row
-        )
+        kernels.finish(self._top[0], self._total[0], self._label[0], norm, best, launch=self._row)
 
     def respond(self, lp: Tensor, *, log: bool) -> None:
         """Turn the log-probabilities of the last chunk into responsibilities, in place."""
-        kernels.respond(
-            lp, self._top[0], self._total[0], *lp.shape, log=log, launch=self._respond
-        )
+        kernels.respond(lp, self._top[0], self._total[0], *lp.shape, log=log, launch=self._respond)
 
     def tops(self, n: int) -> Tensor:
         """The largest log-probabilities (n,) of the last chunk."""

@@ -28,9 +28,7 @@ def _squared_distances(p_z, p_point, o_n, n_features, width, s_z, C: tl.constexp
 
 
 @triton.jit
-def _update_closest(
-    p_z, p_point, p_closest, n_rows, n_features, width, s_z, B_N: tl.constexpr
-):
+def _update_closest(p_z, p_point, p_closest, n_rows, n_features, width, s_z, B_N: tl.constexpr):
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     q = _squared_distances(p_z, p_point, o_n, n_features, width, s_z, 1)

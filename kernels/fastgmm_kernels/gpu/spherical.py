@@ -55,7 +55,9 @@ def _expect_spherical(
         if SKIP:
             near = o_n < 0
             for c in tl.static_range(C):
-                near |= within_reach(q[c] * tl.load(p_factor + k + c), tl.load(p_reach + k + c), top, slack)
+                near |= within_reach(
+                    q[c] * tl.load(p_factor + k + c), tl.load(p_reach + k + c), top, slack
+                )
             alive = any_row(m_n & near)
         if alive:
             for d in range(early, n_features):

@@ -144,9 +144,7 @@ def _moments_diag(
                 tl.store(p_s, tl.load(p_s) + tl.sum(second[c].to(tl.float64), axis=1))
 
 
-def moments(
-    z, n_rows, about, totals, *, resp, active, labels, weight, skip, precision, launches
-):
+def moments(z, n_rows, about, totals, *, resp, active, labels, weight, skip, precision, launches):
     """Add the moments of a chunk to the totals of a call.
 
     ``z`` (R, D') holds the centred rows, any strides; ``about`` (K', D') the points. The shares of
