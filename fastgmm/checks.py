@@ -12,21 +12,25 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from fastgmm import frames
+from fastgmm.arrays import Array, is_tensor, namespace, to_numpy
 from fastgmm.backends import FeatureSummary
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
+from fastgmm.tensors import check_tensor
 
+# Memory of the host, as DLPack numbers devices: ordinary, and pinned for CUDA.
+_DLPACK_HOST = (1, 3)
 # Kernels square deviations times precisions; beyond this the product overflows.
 _LARGEST = {np.dtype(np.float32): 1e16, np.dtype(np.float64): 1e150}
 
 
-def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 1) -> np.ndarray:
-    """Rows as a float32 or float64 array (N, D), never copied if they are one already.
+def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 1) -> Array:
+    """Rows as a float32 or float64 array (N, D), or a tensor, never copied if they are one already.
 
     Parameters
     ----------
     estimator : BaseEstimator
         Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
-    x : array-like, data frame or table
+    x : array-like, tensor, data frame or table
     reset : bool
         Whether this is a fit.
     minimum : int
@@ -34,7 +38,8 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
 
     Returns
     -------
-    x : ndarray of shape (N, D)
+    x : array of shape (N, D)
+        A tensor where one was given, of any floating-point dtype.
 
     Raises
     ------
@@ -43,12 +48,16 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
     """
     if not reset and _is_plain(estimator, x):
         return x
+    if is_tensor(x):
+        return check_tensor(estimator, x, reset=reset, minimum=minimum)
     if np.ma.isMaskedArray(x):
         raise InputError(
             "X is a masked array; its mask would be lost. Fill or drop the masked entries."
         )
     framed = frames.is_frame(x)
     array = frames.to_array(x) if framed else x
+    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack_device__"):
+        array = _from_dlpack(array)
     if isinstance(array, np.ndarray):
         array = _narrow(array)
     array = check_array(
@@ -75,6 +84,23 @@ def _is_plain(estimator: BaseEstimator, x: Any) -> bool:
     )
 
 
+def _from_dlpack(x: Any) -> np.ndarray:
+    """Arrays of other libraries, without a copy."""
+    kind = int(x.__dlpack_device__()[0])
+    if kind not in _DLPACK_HOST:
+        raise InputError(
+            f"X is a {type(x).__name__} on a device (DLPack type {kind}). Pass "
+            "torch.from_dlpack(X), which is computed where it is, or a copy on the host."
+        )
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        raise InputError(
+            f"X is a {type(x).__name__} that NumPy cannot read: {error}. Convert it to float32 or "
+            "float64."
+        ) from None
+
+
 def _narrow(x: np.ndarray) -> np.ndarray:
     """Types that NumPy's own conversion would handle badly or in silence."""
     if x.dtype == np.float16:
@@ -98,15 +124,15 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_finite(x: np.ndarray, names: Sequence[str] | None = None) -> None:
+def check_finite(x: Array, names: Sequence[str] | None = None) -> None:
     """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count."""
-    bad = ~np.isfinite(x)
+    bad = to_numpy(~namespace(x).isfinite(x))
     count = int(bad.sum())
     if count == 0:  # finite values whose sum overflows
         return
     row, column = np.unravel_index(int(bad.argmax()), bad.shape)
-    value = x[row, column]
-    what = "NaN" if np.isnan(x).any() else "infinity"
+    value = float(x[row, column])
+    what = "NaN" if namespace(x).isnan(x).any() else "infinity"
     where = str(column) if names is None else f"{column} ({names[int(column)]!r})"
     raise InputError(
         f"Input X contains {what}: first at row {row}, column {where} ({value}), {count} "
@@ -114,7 +140,7 @@ def check_finite(x: np.ndarray, names: Sequence[str] | None = None) -> None:
     )
 
 
-def check_scale(x: np.ndarray, summary: FeatureSummary, reg_covar: float) -> None:
+def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> None:
     """Errors and warnings about the scale of the features, before a fit.
 
     Raises
@@ -123,26 +149,26 @@ def check_scale(x: np.ndarray, summary: FeatureSummary, reg_covar: float) -> Non
         If squares of the deviations would overflow.
     """
     spread = np.maximum(summary.maximum - summary.mean, summary.mean - summary.minimum)
-    limit = _LARGEST[np.dtype(x.dtype)]
+    limit = _LARGEST[dtype]
     if not np.all(spread < limit):
         column = int(np.argmax(np.where(np.isfinite(spread), spread, np.inf)))
         raise InputError(
             f"feature {column} ranges from {summary.minimum[column]:.3g} to "
-            f"{summary.maximum[column]:.3g}: squares overflow in {x.dtype}. Rescale the features"
-            + (", or pass float64." if x.dtype == np.float32 else ".")
+            f"{summary.maximum[column]:.3g}: squares overflow in {dtype}. Rescale the features"
+            + (", or pass float64." if dtype == np.float32 else ".")
         )
     largest = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
-    spacing = np.spacing(largest.astype(x.dtype)).astype(np.float64)
+    spacing = np.spacing(largest.astype(dtype)).astype(np.float64)
     deviation = np.sqrt(summary.variance)
     coarse = (spacing > deviation / 8) & (deviation > 0)
     constant = summary.maximum == summary.minimum
     # A spread that the rounding has wiped out looks constant, at a magnitude where it must.
-    lost = constant & (spacing >= 0.5) & (x.dtype == np.float32)
+    lost = constant & (spacing >= 0.5) & (dtype == np.float32)
     if (coarse | lost).any():
         column = int(np.argmax(coarse | lost))
         warnings.warn(
             f"feature {column}: numbers near {largest[column]:.3g} have spacing "
-            f"{spacing[column]:.2g} in {x.dtype}, their standard deviation is "
+            f"{spacing[column]:.2g} in {dtype}, their standard deviation is "
             f"{deviation[column]:.2g}. Pass float64, or subtract an offset first.",
             PrecisionWarning,
             stacklevel=3,
@@ -166,11 +192,12 @@ def check_scale(x: np.ndarray, summary: FeatureSummary, reg_covar: float) -> Non
         )
 
 
-def distinct_rows(x: np.ndarray, wanted: int) -> int:
+def distinct_rows(x: Array, wanted: int) -> int:
     """Number of distinct rows, counted no further than ``wanted``."""
     seen: set[bytes] = set()
     for start in range(0, len(x), 4 * wanted):
-        seen.update(row.tobytes() for row in np.ascontiguousarray(x[start : start + 4 * wanted]))
+        rows = np.ascontiguousarray(to_numpy(x[start : start + 4 * wanted]))
+        seen.update(row.tobytes() for row in rows)
         if len(seen) >= wanted:
             return wanted
     return len(seen)

@@ -11,6 +11,17 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm import covariance
+from fastgmm.arrays import (
+    Array,
+    cast,
+    home,
+    is_tensor,
+    like,
+    namespace,
+    to_numpy,
+    to_tensor,
+    working_dtype,
+)
 from fastgmm.backends import choose
 from fastgmm.checks import check_finite, check_rows
 from fastgmm.em import m_step
@@ -31,16 +42,19 @@ class MixtureConversion(MixtureScoring):
 
     covariance_type: str
 
-    def _publish(self, model: MixtureModel, dtype: Any) -> None:
-        """Store a model and show it under scikit-learn's attributes in the given dtype."""
+    def _publish(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> None:
+        """Store a model and show it under scikit-learn's attributes.
+
+        They are NumPy arrays where ``where`` is None, and otherwise tensors on that device.
+        """
         self._model = model
-        self._prepared: dict[str, Any] = {}
-        structure = model.structure
-        self.weights_ = _frozen(model.weights, dtype)
-        self.means_ = _frozen(model.means, dtype)
-        self.covariances_ = _frozen(model.covariances, dtype)
-        self.precisions_cholesky_ = _frozen(model.precisions_cholesky, dtype)
-        self.precisions_ = _frozen(structure.precisions(model.precisions_cholesky), dtype)
+        self._prepared: dict[Any, Any] = {}
+        precisions = model.structure.precisions(model.precisions_cholesky)
+        self.weights_ = _frozen(model.weights, dtype, where)
+        self.means_ = _frozen(model.means, dtype, where)
+        self.covariances_ = _frozen(model.covariances, dtype, where)
+        self.precisions_cholesky_ = _frozen(model.precisions_cholesky, dtype, where)
+        self.precisions_ = _frozen(precisions, dtype, where)
         self._published = (self.weights_, self.means_, self.precisions_cholesky_)
 
     def _current_model(self) -> MixtureModel:
@@ -48,7 +62,7 @@ class MixtureConversion(MixtureScoring):
         if not all(a is b for a, b in zip(shown, self._published, strict=True)):
             # Parameters were assigned by hand, as users of scikit-learn do.
             structure = covariance.get(self.covariance_type)
-            weights, means, factors = (np.asarray(a, np.float64) for a in shown)
+            weights, means, factors = (cast(to_numpy(a), np.float64) for a in shown)
             self._model = MixtureModel(
                 check_weights(weights, len(means)),
                 check_means(means, *means.shape),
@@ -67,8 +81,9 @@ class MixtureConversion(MixtureScoring):
         if "_published" in state:
             # Identity does not survive; the arrays do.
             del state["_published"]
-            self._current_model()
-            state["_model"] = self._model
+            state["_model"] = self._current_model().on_host()
+        # Tensors of the host, so that a machine without the device can read them.
+        state = {key: v.cpu() if is_tensor(v) else v for key, v in state.items()}
         return {**state, "_fastgmm_version": VERSION}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -115,7 +130,7 @@ class MixtureConversion(MixtureScoring):
         Returns
         -------
         mixture : GaussianMixture
-            With ``n_iter_`` 0 and attributes of the dtype of ``means``.
+            With ``n_iter_`` 0 and attributes of the dtype, kind and device of ``means``.
 
         Raises
         ------
@@ -131,7 +146,7 @@ class MixtureConversion(MixtureScoring):
         array([0, 1])
         """
         structure = covariance.get(covariance_type)
-        means = np.asarray(means)
+        where, means = home(means), to_numpy(means)
         if means.dtype not in (np.float32, np.float64):
             means = means.astype(np.float64)
         if means.ndim != 2 or 0 in means.shape:
@@ -159,16 +174,16 @@ class MixtureConversion(MixtureScoring):
             factors = factors.astype(np.float64)
             model = MixtureModel(shares, exact, structure.covariances(factors), factors, structure)
         params.setdefault("n_components", len(means))
-        return cls(covariance_type=covariance_type, **params)._fitted(model, means.dtype)
+        return cls(covariance_type=covariance_type, **params)._fitted(model, means.dtype, where)
 
-    def _fitted(self, model: MixtureModel, dtype: Any) -> Self:
-        self._publish(model, dtype)
+    def _fitted(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> Self:
+        self._publish(model, dtype, where)
         self.n_features_in_ = model.n_features
         self.converged_ = True
         self.n_iter_ = 0
         self.lower_bound_ = -np.inf
         self.lower_bounds_: list[float] = []
-        self.backend_ = f"{choose(self.device)[1]}; no fit"
+        self.backend_ = f"{choose(self.device, where, self.precision)[1]}; no fit"
         return self
 
     @classmethod
@@ -203,35 +218,34 @@ class MixtureConversion(MixtureScoring):
         ------
         InputError, SingularCovarianceError
         """
-        resp = np.asarray(resp, np.float64)
+        resp = cast(resp if is_tensor(resp) else np.asarray(resp), np.float64)
         if resp.ndim != 2 or 0 in resp.shape:
-            raise InputError(f"resp must have shape (N, K); got {resp.shape}.")
+            raise InputError(f"resp must have shape (N, K); got {tuple(resp.shape)}.")
         params.setdefault("n_components", resp.shape[1])
         self = cls(covariance_type=covariance_type, reg_covar=reg_covar, **params)
         x = check_rows(self, X, reset=True)
         check_finite(x)
         if len(x) != len(resp):
             raise InputError(f"X has {len(x)} rows and resp {len(resp)}; they must agree.")
-        if not (np.all(np.isfinite(resp)) and np.all(resp >= 0)):
+        if not (namespace(resp).isfinite(resp) & (resp >= 0)).all():
             raise InputError("resp must be finite and not negative.")
-        backend, _ = choose(self.device)
-        structure = covariance.get(covariance_type)
-        mean = backend.summarise(x).mean
+        backend, _ = choose(self.device, home(x), self.precision)
+        x, structure = backend.rows(x), covariance.get(covariance_type)
+        mean = backend.summarise(x).on_host().mean
         n_components, n_features = resp.shape[1], x.shape[1]
+        resp = like(resp, x)
         source = ArraySource(x, sample_weight)
         (chunk,) = source
         given = (chunk.x, chunk.weight, structure)
-        about = np.repeat(mean[None], n_components, axis=0)
+        about = backend.own(np.repeat(mean[None], n_components, axis=0))
         rough = backend.accumulate_given(*given, about, resp=resp)
         # Again about the means themselves, so that nothing cancels.
         statistics = backend.accumulate_given(*given, rough.means(), resp=resp)
-        ones = np.ones(structure.shape(n_components, n_features))
-        placeholder = MixtureModel(
-            np.full(n_components, 1 / n_components), rough.means(), ones, ones, structure
-        )
-        total = scatter(source, mean, structure.family) if structure.tied else None
+        ones = backend.own(np.ones(structure.shape(n_components, n_features)))
+        placeholder = MixtureModel(rough.weights(), rough.means(), ones, ones, structure)
+        total = scatter(source, mean, structure.family, backend) if structure.tied else None
         model = m_step(statistics, placeholder, total, reg_covar)
-        return self._fitted(model, x.dtype)
+        return self._fitted(model, working_dtype(x.dtype), home(X))
 
     def to_sklearn(self) -> Any:
         """Return a fitted ``sklearn.mixture.GaussianMixture`` with the same parameters.
@@ -241,21 +255,27 @@ class MixtureConversion(MixtureScoring):
         Returns
         -------
         estimator : sklearn.mixture.GaussianMixture
+            Its parameters are NumPy arrays.
         """
         from sklearn.mixture import GaussianMixture as Theirs
 
         check_is_fitted(self, "means_")
         model = self._current_model()
-        params = self.get_params(deep=False)
-        known = {key: value for key, value in params.items() if key in Theirs().get_params()}
+        names = Theirs().get_params()
+        known = {
+            key: to_numpy(value) if is_tensor(value) else value
+            for key, value in self.get_params(deep=False).items()
+            if key in names
+        }
         special = model.structure.tied and model.structure.family != "full"
         if special:
             known["covariance_type"] = "tied"
             known["precisions_init"] = None
         theirs = Theirs(**known)
-        theirs.weights_, theirs.means_ = self.weights_.copy(), self.means_.copy()
+        theirs.weights_ = to_numpy(self.weights_).copy()
+        theirs.means_ = to_numpy(self.means_).copy()
         for name in ("covariances_", "precisions_", "precisions_cholesky_"):
-            value = getattr(self, name)
+            value = to_numpy(getattr(self, name))
             if special:
                 value = np.diag(np.broadcast_to(value, model.n_features))
             setattr(theirs, name, value.copy())
@@ -304,8 +324,10 @@ class MixtureConversion(MixtureScoring):
         io.save(self, path)
 
 
-def _frozen(array: np.ndarray, dtype: Any) -> np.ndarray:
+def _frozen(array: Array, dtype: np.dtype, where: str | None) -> Array:
     """A read-only copy: an edit in place would not reach the kernels, so it must not pass."""
-    result = np.array(array, dtype=dtype)
+    if where is not None:  # torch knows no such thing
+        return to_tensor(cast(array, dtype), where).clone()
+    result = np.array(to_numpy(array), dtype=dtype)
     result.flags.writeable = False
     return result

@@ -6,13 +6,15 @@ rows --pass(model)--> SufficientStatistics --M-step--> model
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastgmm.arrays import Array, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
+from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
 from fastgmm.scatter import scatter, within_scatter
 from fastgmm.sources import Chunk, Source
@@ -63,7 +65,7 @@ class EMResult:
         Mean log-likelihood per row at the beginning of each iteration.
     lower_bound : float
         The last of them; where there was no iteration, that of the start.
-    counts : ndarray of shape (K,)
+    counts : array of shape (K,)
         Effective number of rows of each component in the last iteration.
     """
 
@@ -72,7 +74,7 @@ class EMResult:
     n_iter: int
     lower_bounds: list[float]
     lower_bound: float
-    counts: np.ndarray
+    counts: Array
 
 
 Callback = Callable[[EMState], object]
@@ -82,7 +84,7 @@ def e_step(
     source: Source,
     model: MixtureModel,
     backend: Backend,
-    about: np.ndarray | None = None,
+    about: Array | None = None,
     orders: dict[int, Any] | None = None,
 ) -> SufficientStatistics:
     """Sufficient statistics of all rows of a source under a model.
@@ -92,7 +94,7 @@ def e_step(
     source : Source
     model : MixtureModel
     backend : Backend
-    about : ndarray of shape (K, D), optional
+    about : array of shape (K, D), optional
         Reference points of the moments; the means by default.
     orders : dict, optional
         Empty before the first of several passes, and then the same: what the backend remembers of
@@ -117,7 +119,7 @@ def e_step(
 def m_step(
     statistics: SufficientStatistics,
     model: MixtureModel,
-    scatter: np.ndarray | None,
+    scatter: Array | None,
     reg_covar: float,
     *,
     context: str = "M-step",
@@ -132,7 +134,7 @@ def m_step(
     statistics : SufficientStatistics
     model : MixtureModel
         The parameters of the E-step.
-    scatter : ndarray or None
+    scatter : array or None
         As :func:`scatter` gives, for tied structures.
     reg_covar : float
         Added to the variances.
@@ -148,44 +150,43 @@ def m_step(
     SingularCovarianceError
         If a covariance is not positive definite.
     """
+    model = _maximise(statistics, model, scatter, reg_covar)
+    if not model.sound():
+        model.refuse(statistics.counts, context, advice)
+    return model
+
+
+def _maximise(
+    statistics: SufficientStatistics, model: MixtureModel, scatter: Array | None, reg_covar: float
+) -> MixtureModel:
+    """The M-step without a look at its outcome, which may not be sound."""
     structure = model.structure
     covariances = structure.maximise(statistics, scatter, reg_covar)
-    empty = statistics.empty()
-    if empty.any():
-        covariances = structure.replace(covariances, empty, model.covariances)
-    return MixtureModel.from_covariances(
-        statistics.weights(),
-        statistics.means(),
-        covariances,
-        structure,
-        counts=statistics.counts,
-        context=context,
-        advice=advice,
-    )
+    covariances = structure.replace(covariances, statistics.empty(), model.covariances)
+    return MixtureModel.factorised(statistics.weights(), statistics.means(), covariances, structure)
 
 
-def _moved_far(statistics: SufficientStatistics, limit: float) -> bool:
+def _moved_far(statistics: SufficientStatistics, limit: float) -> Array:
     """Whether a mean moved so far that second / n - shift^2 loses digits."""
     second = statistics.mean_second()
-    diagonal = np.einsum("kii->ki", second) if second.ndim == 3 else second
-    return bool(np.any(statistics.shift() ** 2 * (1 + 1 / limit) > diagonal))
+    variances = diagonal(second) if second.ndim == 3 else second
+    return (statistics.shift() ** 2 * (1 + 1 / limit) > variances).any()
 
 
-def _cancels(statistics: SufficientStatistics, row_scatter: np.ndarray) -> bool:
+def _cancels(statistics: SufficientStatistics, row_scatter: Array) -> Array:
     """Whether the components lie so far apart that total less between scatter loses digits."""
     shares, offsets = statistics.offsets()
-    total = np.diag(row_scatter) if row_scatter.ndim == 2 else row_scatter
-    return bool(np.any(total - shares @ offsets**2 < 1e-7 * total))
+    total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
+    return (total - shares @ offsets**2 < 1e-7 * total).any()
 
 
-def _reseed(
-    source: Source, model: MixtureModel, empty: np.ndarray, backend: Backend
-) -> MixtureModel:
-    """Move the empty components to the rows that the mixture explains worst."""
-    wanted = int(empty.sum())
+def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
+    """Move the empty components to the rows that the mixture explains worst, on the host."""
     prepared = backend.prepare(model, source.dtype)
-    scores = np.concatenate([backend.score_samples(prepared, c.x) for c in source])
-    rows = source.take(np.argsort(scores, kind="stable")[:wanted])
+    scores = np.concatenate([to_numpy(backend.score_samples(prepared, c.x)) for c in source])
+    empty, model = to_numpy(empty), model.on_host()
+    wanted = int(empty.sum())
+    rows = to_numpy(source.take(np.argsort(scores, kind="stable")[:wanted]))
     alive = ~empty
     means = model.means.copy()
     means[empty] = rows
@@ -198,7 +199,8 @@ def _reseed(
     pooled = np.average([np.diag(m) for m in matrices], axis=0, weights=model.weights[alive])
     spread = model.structure.spread(pooled, model.n_components)
     covariances = model.structure.replace(model.covariances, empty, spread)
-    return MixtureModel.from_covariances(weights, means, covariances, model.structure)
+    seeded = MixtureModel.from_covariances(weights, means, covariances, model.structure)
+    return seeded.map(backend.own)
 
 
 def fit(
@@ -213,7 +215,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     init: int = 0,
     previous: float = -np.inf,
-    row_scatter: np.ndarray | None = None,
+    row_scatter: Array | None = None,
 ) -> EMResult:
     """Fit a mixture by EM from given start parameters.
 
@@ -222,8 +224,9 @@ def fit(
     Parameters
     ----------
     source : Source
+        Its rows are such as the backend takes.
     model : MixtureModel
-        The start.
+        The start; its arrays may be of any kind.
     tol : float
         In nats per row.
     max_iter : int
@@ -232,7 +235,7 @@ def fit(
     empty : {"keep", "reseed", "error"}
         What happens to a component without rows.
     backend : Backend, optional
-        The compiled CPU kernels by default.
+        The compiled CPU kernels by default, which take NumPy arrays.
     callbacks : sequence of callables
         Each is called with an :class:`EMState` after every iteration; one that returns True ends
         the fit.
@@ -240,7 +243,7 @@ def fit(
         Number of the start, for the callbacks.
     previous : float
         Lower bound of the iteration before, when a fit goes on.
-    row_scatter : ndarray, optional
+    row_scatter : array, optional
         As :func:`scatter` gives; computed here if a tied structure needs it.
 
     Returns
@@ -257,42 +260,59 @@ def fit(
     Notes
     -----
     Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
+
+    A device is waited for once per iteration: what an iteration may find is read in one copy after
+    its M-step, and only if another way must be taken is anything done again.
     """
     backend = choose("cpu")[0] if backend is None else backend
-    structure = model.structure
+    model, structure = model.map(backend.own), model.structure
     if structure.tied and row_scatter is None:
-        row_scatter = scatter(source, None, structure.family)
-    far = _FAR.get(np.dtype(source.dtype), 1e7)
+        row_scatter = scatter(source, None, structure.family, backend)
+    dtype = working_dtype(source.dtype)
     advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
-    advice += ", or pass float64." if source.dtype == np.float32 else "."
+    advice += ", or pass float64." if dtype == np.float32 else "."
     bounds: list[float] = []
     converged = False
     if max_iter == 0:
         statistics = e_step(source, model, backend)
-        bound = statistics.log_likelihood / statistics.weight
+        total, weight = read(statistics.log_likelihood, statistics.weight)
+        bound = total / weight
         return EMResult(model, False, 0, bounds, bound, statistics.counts)
     orders: dict[int, Any] = {}
     for iteration in range(1, max_iter + 1):
         statistics = e_step(source, model, backend, orders=orders)
-        if row_scatter is not None:
-            if _cancels(statistics, row_scatter):
+        if row_scatter is None:
+            inexact = _moved_far(statistics, _FAR[dtype])
+        else:
+            inexact = _cancels(statistics, row_scatter)
+        after = _maximise(statistics, model, row_scatter, reg_covar)
+        total, weight, again, vacant, sound = read(
+            statistics.log_likelihood,
+            statistics.weight,
+            inexact,
+            statistics.empty().any(),
+            after.sound(),
+        )
+        if again:
+            if row_scatter is None:
+                statistics = e_step(source, model, backend, statistics.means())
+            else:
                 statistics = within_scatter(source, model, backend, statistics)
-        elif _moved_far(statistics, far):
-            again = e_step(source, model, backend, statistics.means())
-            statistics = replace(again, log_likelihood=statistics.log_likelihood)
+            after = _maximise(statistics, model, row_scatter, reg_covar)
+            (sound,) = read(after.sound())
         counts = statistics.counts
-        bound = statistics.log_likelihood / statistics.weight
-        vacant = statistics.empty()
-        if vacant.any() and empty == "error":
+        if vacant and empty == "error":
+            names = np.flatnonzero(to_numpy(statistics.empty())).tolist()
             raise InputError(
-                f"M-step, iteration {iteration}: components {np.flatnonzero(vacant).tolist()} of "
-                f"{model.n_components} are empty. Reduce n_components, or use empty='keep' or "
-                "'reseed'."
+                f"M-step, iteration {iteration}: components {names} of {model.n_components} are "
+                "empty. Reduce n_components, or use empty='keep' or 'reseed'."
             )
-        where = f"M-step, iteration {iteration}"
-        model = m_step(statistics, model, row_scatter, reg_covar, context=where, advice=advice)
-        if vacant.any() and empty == "reseed":
-            model = _reseed(source, model, vacant, backend)
+        if not sound:
+            after.refuse(counts, f"M-step, iteration {iteration}", advice)
+        model = after
+        if vacant and empty == "reseed":
+            model = _reseed(source, model, statistics.empty(), backend)
+        bound = total / weight
         bounds.append(bound)
         change = bound - previous
         previous = bound

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from fastgmm.arrays import Array, to_numpy
 from fastgmm.backends import Backend
 from fastgmm.checks import distinct_rows
 from fastgmm.covariance import CovarianceStructure
@@ -72,7 +73,7 @@ def best_fit(
         If no start gives a valid mixture.
     """
     structure = settings.structure
-    total = scatter(source, mean, structure.family) if structure.tied else None
+    total = scatter(source, mean, structure.family, backend) if structure.tied else None
     best: EMResult | None = None
     failures: list[SingularCovarianceError] = []
     for init in range(settings.n_init if warm is None else 1):
@@ -133,20 +134,20 @@ def best_fit(
 
 
 def warn_degenerate(
-    source: Source, x: np.ndarray, result: EMResult, reg_covar: float, constant: np.ndarray
+    source: Source, x: Array, result: EMResult, reg_covar: float, constant: np.ndarray
 ) -> None:
     """Warn of components that the data does not determine.
 
     Parameters
     ----------
     source : Source
-    x : ndarray of shape (N, D)
+    x : array of shape (N, D)
     result : EMResult
     reg_covar : float
     constant : ndarray of shape (D,)
         Mask of constant features, which have been warned of already.
     """
-    model = result.model
+    model = result.model.on_host()
     n_components = model.n_components
     distinct = distinct_rows(x, n_components)
     if distinct < n_components:
@@ -165,7 +166,7 @@ def warn_degenerate(
             DegenerateDataWarning,
             stacklevel=4,
         )
-    _warn_rank(model, result.counts, reg_covar, constant)
+    _warn_rank(model, to_numpy(result.counts), reg_covar, constant)
 
 
 def _warn_rank(

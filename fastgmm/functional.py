@@ -2,7 +2,8 @@
 
 The mixture is given as arrays: ``weights`` (K,), ``means`` (K, D) and ``precisions_cholesky`` as
 in scikit-learn: for "full" upper triangular U_k (K, D, D) with Sigma_k^-1 = U_k U_k', for "tied"
-one U, otherwise reciprocal standard deviations of the structure's shape.
+one U, otherwise reciprocal standard deviations of the structure's shape. Rows that are a tensor
+give tensors on its device, through which no gradient flows; the mixture may be of any kind.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from fastgmm import covariance
+from fastgmm.arrays import Array, as_given, home, is_tensor, to_numpy
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_means, check_weights
 from fastgmm.sources import ArraySource
 from fastgmm.statistics import SufficientStatistics
+from fastgmm.tensors import detached
 
 __all__ = [
     "log_prob",
@@ -32,7 +35,7 @@ def _model(
     weights: Any, means: Any, precisions_cholesky: Any, covariance_type: str
 ) -> MixtureModel:
     structure = covariance.get(covariance_type)
-    means = np.asarray(means, np.float64)
+    means = np.asarray(to_numpy(means), np.float64)
     if means.ndim != 2:
         raise InputError(f"means must have shape (K, D); got {means.shape}.")
     means = check_means(means, *means.shape)
@@ -43,22 +46,20 @@ def _model(
     return MixtureModel(weights, means, structure.covariances(factors), factors, structure)
 
 
-def _rows(x: Any, n_features: int) -> np.ndarray:
-    x = np.asarray(x)
-    if x.dtype not in (np.float32, np.float64):
+def _rows(x: Any, n_features: int) -> Array:
+    x = detached(x, "x") if is_tensor(x) else np.asarray(x)
+    if not is_tensor(x) and x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
     if x.ndim != 2 or x.shape[1] != n_features:
-        raise InputError(f"x must have shape (N, {n_features}); got {x.shape}.")
+        raise InputError(f"x must have shape (N, {n_features}); got {tuple(x.shape)}.")
     return x
 
 
-def _prepare(
-    x: Any, weights: Any, means: Any, factors: Any, covariance_type: str, device: str
-) -> tuple[Backend, Any, np.ndarray]:
-    model = _model(weights, means, factors, covariance_type)
-    backend, _ = choose(device)
+def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Array]:
     rows = _rows(x, model.n_features)
-    return backend, backend.prepare(model, rows.dtype), rows
+    backend, _ = choose(device, home(rows))
+    rows = backend.rows(rows)
+    return backend, backend.prepare(model.map(backend.own), rows.dtype), rows
 
 
 def log_prob(
@@ -68,24 +69,24 @@ def log_prob(
     covariance_type: str = "full",
     *,
     device: str = "auto",
-) -> np.ndarray:
+) -> Array:
     """Log-density of each component, without weights.
 
     log p(x_n | k) = log|U_k| - D/2 log 2 pi - 1/2 |U_k'(x_n - mu_k)|^2.
 
     Parameters
     ----------
-    x : array-like of shape (N, D)
+    x : array-like or tensor of shape (N, D)
         float32 or float64, anything else becomes float64. Must be finite.
     means : array-like of shape (K, D)
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
         One of :func:`fastgmm.covariance.names`.
-    device : {"auto", "cpu", "reference"}
+    device : {"auto", "cpu", "cuda", "reference", ...}
 
     Returns
     -------
-    log_prob : ndarray of shape (N, K)
+    log_prob : array of shape (N, K)
         In nats, of the dtype of ``x``.
 
     Raises
@@ -100,9 +101,8 @@ def log_prob(
     array([[-0.9189]])
     """
     model = _model(None, means, precisions_cholesky, covariance_type).unweighted()
-    rows = _rows(x, model.n_features)
-    backend, _ = choose(device)
-    return backend.weighted_log_prob(backend.prepare(model, rows.dtype), rows)
+    backend, prepared, rows = _prepare(x, model, device)
+    return as_given(backend.weighted_log_prob(prepared, rows), x)
 
 
 def score_samples(
@@ -113,7 +113,7 @@ def score_samples(
     covariance_type: str = "full",
     *,
     device: str = "auto",
-) -> np.ndarray:
+) -> Array:
     """Log-likelihood of each row: log sum_k w_k p(x_n | k), without an (N, K) array.
 
     Parameters
@@ -123,11 +123,11 @@ def score_samples(
     means : array-like of shape (K, D)
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
-    device : {"auto", "cpu", "reference"}
+    device : {"auto", "cpu", "cuda", "reference", ...}
 
     Returns
     -------
-    log_likelihood : ndarray of shape (N,)
+    log_likelihood : array of shape (N,)
         In nats.
 
     Examples
@@ -136,10 +136,9 @@ def score_samples(
     >>> functional.score_samples([[0.0]], [1.0], [[0.0]], [[1.0]], "diag").round(4)
     array([-0.9189])
     """
-    backend, prepared, rows = _prepare(
-        x, weights, means, precisions_cholesky, covariance_type, device
-    )
-    return backend.score_samples(prepared, rows)
+    model = _model(weights, means, precisions_cholesky, covariance_type)
+    backend, prepared, rows = _prepare(x, model, device)
+    return as_given(backend.score_samples(prepared, rows), x)
 
 
 def predict(
@@ -150,7 +149,7 @@ def predict(
     covariance_type: str = "full",
     *,
     device: str = "auto",
-) -> np.ndarray:
+) -> Array:
     """The most probable component of each row: argmax_k w_k p(x_n | k).
 
     Parameters
@@ -160,17 +159,16 @@ def predict(
     means : array-like of shape (K, D)
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
-    device : {"auto", "cpu", "reference"}
+    device : {"auto", "cpu", "cuda", "reference", ...}
 
     Returns
     -------
-    labels : ndarray of shape (N,)
+    labels : array of shape (N,)
         int64; the first component wins a tie.
     """
-    backend, prepared, rows = _prepare(
-        x, weights, means, precisions_cholesky, covariance_type, device
-    )
-    return backend.predict(prepared, rows)
+    model = _model(weights, means, precisions_cholesky, covariance_type)
+    backend, prepared, rows = _prepare(x, model, device)
+    return as_given(backend.predict(prepared, rows), x)
 
 
 def responsibilities(
@@ -181,7 +179,7 @@ def responsibilities(
     covariance_type: str = "full",
     *,
     device: str = "auto",
-) -> np.ndarray:
+) -> Array:
     """Posterior probabilities: r_nk = w_k p(x_n | k) / sum_j w_j p(x_n | j).
 
     Parameters
@@ -191,17 +189,16 @@ def responsibilities(
     means : array-like of shape (K, D)
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
-    device : {"auto", "cpu", "reference"}
+    device : {"auto", "cpu", "cuda", "reference", ...}
 
     Returns
     -------
-    resp : ndarray of shape (N, K)
+    resp : array of shape (N, K)
         Rows sum to 1, however far a row is from every component.
     """
-    backend, prepared, rows = _prepare(
-        x, weights, means, precisions_cholesky, covariance_type, device
-    )
-    return backend.responsibilities(prepared, rows)
+    model = _model(weights, means, precisions_cholesky, covariance_type)
+    backend, prepared, rows = _prepare(x, model, device)
+    return as_given(backend.responsibilities(prepared, rows), x)
 
 
 def sufficient_statistics(
@@ -224,16 +221,16 @@ def sufficient_statistics(
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
     sample_weight : array-like of shape (N,), optional
-    device : {"auto", "cpu", "reference"}
+    device : {"auto", "cpu", "cuda", "reference", ...}
 
     Returns
     -------
     statistics : SufficientStatistics
-        They add over parts of the data.
+        They add over parts of the data; of the kind of ``x``.
     """
-    backend, prepared, rows = _prepare(
-        x, weights, means, precisions_cholesky, covariance_type, device
-    )
+    model = _model(weights, means, precisions_cholesky, covariance_type)
+    backend, prepared, rows = _prepare(x, model, device)
     source = ArraySource(rows, sample_weight)
     (chunk,) = source
-    return backend.accumulate(prepared, chunk.x, chunk.weight).scale(source.weight_scale)
+    statistics = backend.accumulate(prepared, chunk.x, chunk.weight)
+    return statistics.scale(source.weight_scale).map(lambda part: as_given(part, x))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastgmm import covariance
+from fastgmm.arrays import Array, like, to_numpy
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import DegenerateDataWarning
@@ -43,8 +44,8 @@ def _clustered(
     source: Source,
     backend: Backend,
     structure: CovarianceStructure,
-    about: np.ndarray,
-    labels: np.ndarray,
+    about: Array,
+    labels: Array,
 ) -> SufficientStatistics:
     """Statistics of all rows of a source under hard labels (N,).
 
@@ -68,7 +69,7 @@ def _random_statistics(
     source: Source,
     backend: Backend,
     structure: CovarianceStructure,
-    about: np.ndarray,
+    about: Array,
     random_state: np.random.RandomState,
 ) -> SufficientStatistics:
     """Statistics under uniform random responsibilities, drawn in batches of bounded size."""
@@ -80,7 +81,7 @@ def _random_statistics(
         weight = None if chunk.weight is None else chunk.weight[start : start + batch]
         resp = random_state.uniform(size=(len(x), n_components))
         resp /= resp.sum(axis=1, keepdims=True)
-        return backend.accumulate_given(x, weight, structure, about, resp=resp)
+        return backend.accumulate_given(x, weight, structure, about, resp=like(resp, x))
 
     return pairwise_sum(part(c, s) for c in source for s in range(0, len(c.x), batch))
 
@@ -97,7 +98,7 @@ def initial_model(
     variance: np.ndarray,
     reg_covar: float,
     start: Start,
-    row_scatter: np.ndarray | None = None,
+    row_scatter: Array | None = None,
 ) -> MixtureModel:
     """Start parameters for EM.
 
@@ -118,25 +119,26 @@ def initial_model(
     reg_covar : float
     start : Start
         Given parameters, which replace those of the method.
-    row_scatter : ndarray, optional
+    row_scatter : array, optional
         For tied structures, which cannot start from random responsibilities without.
 
     Returns
     -------
     model : MixtureModel
+        The backend's own.
     """
-    means, weights = start.means, start.weights
+    own, means, weights = backend.own, start.means, start.weights
     if means is not None:
         means = _separate(means, variance, random_state)
     if start.complete() and means is not None and weights is not None:
-        return _with_precisions(weights, means, start.precisions, structure)
+        return _with_precisions(weights, means, start.precisions, structure).map(own)
     if method == "random":
-        about = np.repeat(mean[None], n_components, axis=0)
+        about = own(np.repeat(mean[None], n_components, axis=0))
         statistics = _random_statistics(source, backend, structure, about, random_state)
         found = statistics.means()
     else:
         if method == "random_from_data":
-            centroids = source.take(_random_rows(source, n_components, random_state))
+            centroids = own(source.take(_random_rows(source, n_components, random_state)))
         else:
             centroids = kmeans_plusplus(source, n_components, random_state, backend)
         if method == "kmeans":
@@ -145,10 +147,11 @@ def initial_model(
             labels = assign(source, centroids, backend)
         statistics = _clustered(source, backend, structure, centroids, labels)
         found = statistics.means() if method == "kmeans" else centroids
-    weights = statistics.weights() if weights is None else weights
-    means = found if means is None else means
+    weights = statistics.weights() if weights is None else own(weights)
+    means = found if means is None else own(means)
     if start.precisions is not None:
-        return _with_precisions(weights, means, start.precisions, structure)
+        given = (to_numpy(weights), to_numpy(means), start.precisions)
+        return _with_precisions(*given, structure).map(own)
     covariances = structure.maximise(statistics, row_scatter, reg_covar)
     return MixtureModel.from_covariances(
         weights,
@@ -167,7 +170,7 @@ def _random_rows(
     """Distinct row numbers, drawn by weight; rows of weight 0 only where there are no others."""
     if all(chunk.weight is None for chunk in source):
         return random_state.choice(source.n_rows, size=n_components, replace=False)
-    weight = np.concatenate([chunk.weight for chunk in source if chunk.weight is not None])
+    weight = np.concatenate([to_numpy(c.weight) for c in source if c.weight is not None])
     alive = int((weight > 0).sum())
     share = weight / weight.sum()
     rows = random_state.choice(source.n_rows, size=min(n_components, alive), replace=False, p=share)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastgmm import covariance, model_file
+from fastgmm.arrays import to_numpy, working_dtype
 from fastgmm.errors import InputError, ModelFileError
 from fastgmm.model import MixtureModel
 from fastgmm.model_file import BOUNDS, INIT, PARAMETERS, Document
@@ -144,11 +145,11 @@ def _document(estimator: GaussianMixture) -> Document:
         if name not in INIT:
             params[name] = _plain(name, value)
         elif value is not None:
-            tensors[INIT[name]] = np.array(value, dtype=np.float64, order="C")
+            tensors[INIT[name]] = np.array(to_numpy(value), dtype=np.float64, order="C")
     if not hasattr(estimator, "means_"):
         return Document(_version(), params, None, tensors)
     # What the estimator computes with; its attributes are that in the precision of the data.
-    model = estimator._current_model()
+    model = estimator._current_model().on_host()
     for name in PARAMETERS:
         tensors[name] = np.array(getattr(model, name), dtype=np.float64, order="C")
     for name in BOUNDS:
@@ -157,7 +158,7 @@ def _document(estimator: GaussianMixture) -> Document:
     fit = {
         "backend": str(estimator.backend_),
         "converged": bool(estimator.converged_),
-        "dtype": estimator.means_.dtype.name,
+        "dtype": working_dtype(estimator.means_.dtype).name,
         "feature_names": None if names is None else [str(name) for name in names],
         "n_iter": int(estimator.n_iter_),
     }
@@ -199,7 +200,7 @@ def _restore(document: Document) -> GaussianMixture:
     structure = covariance.get(estimator.covariance_type)
     weights, means, covariances, factors = (tensors[name] for name in PARAMETERS)
     model = MixtureModel(weights, means, covariances, factors, structure)
-    estimator._publish(model, np.dtype(fit["dtype"]))
+    estimator._publish(model, np.dtype(fit["dtype"]), None)
     estimator.n_features_in_ = model.n_features
     if fit["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(fit["feature_names"], dtype=object)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastgmm.arrays import Array, cast, is_tensor, like, namespace, read
 from fastgmm.backends import Backend
+from fastgmm.linalg import running_sum
 from fastgmm.sources import Source
 
 _MAX_ITER = 300
@@ -16,7 +18,7 @@ def kmeans_plusplus(
     n_clusters: int,
     random_state: np.random.RandomState,
     backend: Backend,
-) -> np.ndarray:
+) -> Array:
     """Choose rows as centroids, far from each other, by greedy k-means++.
 
     Each next centroid is the best of 2 + log K rows drawn with probability proportional to weight
@@ -32,122 +34,137 @@ def kmeans_plusplus(
 
     Returns
     -------
-    centroids : ndarray of shape (K, D)
-        Float64. Rows repeat only where there are fewer than K distinct ones.
+    centroids : array of shape (K, D)
+        The backend's own. Rows repeat only where there are fewer than K distinct ones.
 
     Notes
     -----
     Arthur and Vassilvitskii (2007), k-means++: the advantages of careful seeding, section 5.
+
+    Uniform numbers are drawn on the host, rows by them where the rows are: a device is waited for
+    once, at the end.
     """
     n_candidates = 2 + int(np.log(n_clusters))
     chunks = list(source)
-    totals = np.array([float(len(c.x)) if c.weight is None else c.weight.sum() for c in chunks])
-    first = _draw_weighted(chunks, totals, random_state)
-    centroids = np.empty((n_clusters, source.n_features))
-    centroids[0] = source.take(np.array([first]))[0]
-    closest = [backend.closest(c.x, centroids[0], None) for c in chunks]
-    parts = [
-        backend.potentials(c.x, c.weight, centroids[:1], d)
-        for c, d in zip(chunks, closest, strict=True)
-    ]
-    best = 0
-    for k in range(1, n_clusters):
-        # Partial sums over consecutive rows: only one part is searched for each draw.
-        edges = np.cumsum([p[:, best].sum() for p in parts])
-        if not edges[-1] > 0:  # every row is a centroid already
-            centroids[k:] = np.resize(centroids[:k], (n_clusters - k, source.n_features))
-            break
-        draws = random_state.uniform(size=n_candidates) * edges[-1]
-        rows = np.empty(n_candidates, np.int64)
-        for i, draw in enumerate(draws):
-            j = min(int(np.searchsorted(edges, draw, side="right")), len(chunks) - 1)
-            rest = draw - (edges[j - 1] if j else 0.0)
-            chunk = chunks[j]
-            rows[i] = chunk.start + _draw(parts[j][:, best], rest, closest[j], chunk.weight)
-        candidates = source.take(rows)
-        parts = [
-            backend.potentials(c.x, c.weight, candidates, d)
-            for c, d in zip(chunks, closest, strict=True)
+    ranges = [slice(c.start, c.start + len(c.x)) for c in chunks]
+    weights = [c.weight for c in chunks if c.weight is not None]
+    weight = namespace(weights[0]).concat(weights) if weights else None
+    first = _first_row(source.n_rows, weight, random_state.uniform())
+    chosen = [backend.own(source.take(first))]
+    nearest = [backend.closest(c.x, chosen[0][0], None) for c in chunks]
+    closest = namespace(nearest[0]).concat(nearest)
+
+    def potentials(candidates: Array) -> list[Array]:
+        return [
+            backend.potentials(c.x, c.weight, candidates, closest[rows])
+            for c, rows in zip(chunks, ranges, strict=True)
         ]
-        best = int(np.argmin(np.sum([p.sum(axis=0) for p in parts], axis=0)))
-        centroids[k] = candidates[best]
-        for chunk, distance in zip(chunks, closest, strict=True):
-            backend.closest(chunk.x, centroids[k], distance)
-    return centroids
+
+    parts = potentials(chosen[0])
+    bounds = like(_bounds(ranges, [len(p) for p in parts]), closest)
+    longest = int(max(-(-len(c.x) // len(p)) for c, p in zip(chunks, parts, strict=True)))
+    draws = like(random_state.uniform(size=(n_clusters - 1, n_candidates)), closest)
+    xp = namespace(parts[0])
+    masses = xp.concat(parts)[:, 0]
+    totals: list[Array] = []
+    for draw in draws:
+        mass = like(masses, closest)
+        totals.append(mass.sum())
+        if not is_tensor(mass) and not totals[-1] > 0:
+            break
+        values = draw * totals[-1]
+        rows = _draw(mass, values, bounds, longest, closest, weight)
+        candidates = backend.own(source.take(rows))
+        sums = xp.concat(potentials(candidates))
+        best = xp.argmin(sums.sum(axis=0))[None]
+        chosen.append(candidates[best])
+        masses = sums[:, best][:, 0]
+        for chunk, part in zip(chunks, ranges, strict=True):
+            backend.closest(chunk.x, chosen[-1][0], closest[part])
+    # Where nothing is left to draw from, every row is a centroid already.
+    spent = [not total > 0 for total in read(*totals)]
+    live = 1 + (spent.index(True) if any(spent) else len(spent))
+    centroids = xp.concat(chosen)
+    return centroids if live == n_clusters else centroids[[k % live for k in range(n_clusters)]]
 
 
-def _draw_weighted(chunks: list, totals: np.ndarray, random_state: np.random.RandomState) -> int:
-    """A row with probability proportional to its weight."""
-    edges = np.cumsum(totals)
-    draw = random_state.uniform() * edges[-1]
-    j = min(int(np.searchsorted(edges, draw, side="right")), len(chunks) - 1)
-    rest = draw - (edges[j - 1] if j else 0.0)
-    chunk = chunks[j]
-    if chunk.weight is None:
-        return chunk.start + min(int(rest), len(chunk.x) - 1)
-    return chunk.start + _search(np.cumsum(chunk.weight), rest)
+def _first_row(n_rows: int, weight: Array | None, draw: float) -> Array:
+    """A row with probability proportional to its weight, as an array (1,)."""
+    if weight is None:
+        return np.array([min(int(draw * n_rows), n_rows - 1)])
+    return _search(running_sum(weight)[None], (draw * weight.sum())[None])
 
 
-def _draw(parts: np.ndarray, rest: float, closest: np.ndarray, weight: np.ndarray | None) -> int:
-    """The row at which the running sum of weighted distances passes ``rest``."""
-    edges = np.cumsum(parts)
-    part = min(int(np.searchsorted(edges, rest, side="right")), len(parts) - 1)
-    bounds = np.arange(len(parts) + 1) * len(closest) // len(parts)
-    rows = slice(bounds[part], bounds[part + 1])
-    mass = closest[rows].astype(np.float64)
+def _bounds(ranges: list[slice], counts: list[int]) -> np.ndarray:
+    """Where the parts of the rows begin, and the last ends."""
+    edges = [
+        rows.start + np.arange(count) * (rows.stop - rows.start) // count
+        for rows, count in zip(ranges, counts, strict=True)
+    ]
+    return np.append(np.concatenate(edges), ranges[-1].stop)
+
+
+def _draw(
+    mass: Array, values: Array, bounds: Array, longest: int, closest: Array, weight: Array | None
+) -> Array:
+    """The rows at which the running sum of weighted distances passes each of ``values``."""
+    xp, edges = namespace(mass), running_sum(mass)
+    part = xp.searchsorted(edges, values, side="right").clip(max=len(mass) - 1)
+    rest = values - xp.where(part > 0, edges[part - 1], 0.0)
+    start, end = bounds[part], bounds[part + 1]
+    rows = start[:, None] + xp.arange(longest, device=closest.device)
+    inside = rows < end[:, None]
+    rows = xp.where(inside, rows, start[:, None])
+    near = cast(closest[rows], np.float64)
     if weight is not None:
-        mass *= weight[rows]
-    return int(bounds[part]) + _search(np.cumsum(mass), rest - (edges[part - 1] if part else 0.0))
+        near = near * weight[rows]
+    return start + _search(running_sum(xp.where(inside, near, 0.0)), rest)
 
 
-def _search(cumulative: np.ndarray, value: float) -> int:
-    """First index whose running sum exceeds ``value``; the last that adds anything at the end."""
-    index = int(np.searchsorted(cumulative, value, side="right"))
-    return min(index, int(np.searchsorted(cumulative, cumulative[-1], side="left")))
+def _search(sums: Array, values: Array) -> Array:
+    """First index of each line whose running sum exceeds its value; at most the last that adds."""
+    passed = (sums <= values[:, None]).sum(axis=1)
+    last = (sums < sums[:, -1:]).sum(axis=1)
+    return namespace(sums).minimum(passed, last)
 
 
-def assign(source: Source, centroids: np.ndarray, backend: Backend) -> np.ndarray:
+def assign(source: Source, centroids: Array, backend: Backend) -> Array:
     """Number of the nearest centroid of each row.
 
     Parameters
     ----------
     source : Source
-    centroids : ndarray of shape (K, D)
+    centroids : array of shape (K, D)
     backend : Backend
 
     Returns
     -------
-    labels : ndarray of shape (N,)
-        int32.
+    labels : array of shape (N,)
+        Integers of the rows' kind.
     """
     return _step(source, centroids, backend)[0]
 
 
 def _step(
-    source: Source, centroids: np.ndarray, backend: Backend, guess: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    labels = np.empty(source.n_rows, np.int32)
-    counts = np.zeros(len(centroids))
-    sums = np.zeros_like(centroids)
+    source: Source, centroids: Array, backend: Backend, guess: Array | None = None
+) -> tuple[Array, Array, Array]:
+    steps = []
     for chunk in source:
-        rows = slice(chunk.start, chunk.start + len(chunk.x))
-        near = None if guess is None else guess[rows]
-        step = backend.kmeans_step(chunk.x, chunk.weight, centroids, near)
-        labels[rows] = step.labels
-        counts += step.counts
-        sums += step.sums
-    return labels, counts, sums
+        near = None if guess is None else guess[chunk.start : chunk.start + len(chunk.x)]
+        steps.append(backend.kmeans_step(chunk.x, chunk.weight, centroids, near))
+    labels = namespace(steps[0].labels).concat([step.labels for step in steps])
+    return labels, sum(step.counts for step in steps), sum(step.sums for step in steps)
 
 
 def kmeans(
     source: Source,
-    centroids: np.ndarray,
+    centroids: Array,
     backend: Backend,
     variance: float,
     *,
     max_iter: int = _MAX_ITER,
     tol: float = _TOL,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Lloyd's algorithm.
 
     Ends when no label changes, or the squared shift of the centroids is at most ``tol`` times the
@@ -156,7 +173,7 @@ def kmeans(
     Parameters
     ----------
     source : Source
-    centroids : ndarray of shape (K, D)
+    centroids : array of shape (K, D)
         The start.
     backend : Backend
     variance : float
@@ -166,23 +183,24 @@ def kmeans(
 
     Returns
     -------
-    centroids : ndarray of shape (K, D)
-    labels : ndarray of shape (N,)
+    centroids : array of shape (K, D)
+    labels : array of shape (N,)
         Of the last assignment.
 
     Notes
     -----
-    Lloyd (1982), Least squares quantization in PCM.
+    Lloyd (1982), Least squares quantization in PCM. A device is waited for once per iteration.
     """
-    labels: np.ndarray | None = None
+    labels: Array | None = None
+    xp = namespace(centroids)
     for _ in range(max_iter):
         before = labels
         labels, counts, sums = _step(source, centroids, backend, before)
         alive = counts > 0
-        moved = np.where(alive[:, None], sums / np.where(alive, counts, 1.0)[:, None], centroids)
-        shift = float(((moved - centroids) ** 2).sum())
+        moved = xp.where(alive[:, None], sums / xp.where(alive, counts, 1.0)[:, None], centroids)
+        shift = ((moved - centroids) ** 2).sum()
         centroids = moved
-        same = before is not None and np.array_equal(before, labels)
-        if same or shift <= tol * variance:
+        changed, distance = read(before is None or (before != labels).any(), shift)
+        if not changed or distance <= tol * variance:
             break
     return centroids, np.empty(0, np.int32) if labels is None else labels

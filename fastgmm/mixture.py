@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import (
 )
 
 from fastgmm import covariance, initialise
+from fastgmm.arrays import Array, home, is_tensor, to_numpy, working_dtype
 from fastgmm.backends import choose
 from fastgmm.checks import as_random_state, check_finite, check_rows, check_scale
 from fastgmm.convert import MixtureConversion
@@ -33,6 +34,10 @@ class GaussianMixture(MixtureConversion):
 
     p(x) = sum_k w_k N(x; mu_k, Sigma_k). Takes the place of ``sklearn.mixture.GaussianMixture``:
     same arguments, defaults, attributes and methods, and those named here beyond them.
+
+    Rows may be NumPy arrays, torch tensors, data frames, or arrays of other libraries on the host.
+    Tensors give tensors, on their device; they are taken out of any graph, so that no gradient
+    flows through the results.
 
     Parameters
     ----------
@@ -63,21 +68,25 @@ class GaussianMixture(MixtureConversion):
     empty : {"keep", "reseed", "error"}
         What happens to a component that no row belongs to: it keeps its place with weight 0 and a
         warning, moves to the row that is explained worst, or is an error.
-    device : {"auto", "cpu", "reference", "cuda", ...}
-        Where to compute: where the data is, the compiled CPU kernels, plain NumPy in float64, or
-        a GPU. A device that cannot be had is an error.
+    device : {"auto", "cpu", "cuda", "cuda:1", "reference", "interpreter"}
+        Where to compute: where the data is; the compiled CPU kernels; a GPU; plain NumPy or torch
+        in float64; the kernels of the GPU on the CPU, for tests. A device that cannot be had, or
+        that data on another GPU would have to be moved to, is an error.
     batch_size : int or None
         Rows per pass; all by default.
+    precision : {"highest", "high", "medium"}
+        Of float32 products on a GPU, as in torch: float32, about 1e-5, TensorFloat-32. It concerns
+        neither float64 nor the CPU.
 
     Attributes
     ----------
-    weights_ : ndarray of shape (K,)
-    means_ : ndarray of shape (K, D)
-    covariances_, precisions_, precisions_cholesky_ : ndarray
+    weights_ : array of shape (K,)
+    means_ : array of shape (K, D)
+    covariances_, precisions_, precisions_cholesky_ : array
         (K, D, D) if full, (D, D) if tied, (K, D) if diag, (K,) if spherical, (D,) if tied_diag,
-        () if tied_spherical. Of the dtype of the data. To change parameters by hand assign new
-        arrays to ``weights_``, ``means_`` and ``precisions_cholesky_``; those of a fit are
-        read-only.
+        () if tied_spherical. Of the dtype, kind and device of the data. To change parameters by
+        hand assign new arrays to ``weights_``, ``means_`` and ``precisions_cholesky_``; those of a
+        fit are read-only, or copies where they are tensors.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
@@ -93,6 +102,9 @@ class GaussianMixture(MixtureConversion):
     Notes
     -----
     Dempster, Laird and Rubin (1977); McLachlan and Peel (2000), Finite Mixture Models.
+
+    Pickles, copies and files of a model fitted on a GPU hold host copies and need no GPU; it
+    computes wherever its next data is.
 
     Examples
     --------
@@ -122,6 +134,7 @@ class GaussianMixture(MixtureConversion):
         "empty": [StrOptions({"keep", "reseed", "error"})],
         "device": [str],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "precision": [StrOptions({"highest", "high", "medium"})],
     }
 
     def __init__(
@@ -144,6 +157,7 @@ class GaussianMixture(MixtureConversion):
         empty: str = "keep",
         device: str = "auto",
         batch_size: int | None = None,
+        precision: str = "highest",
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -162,6 +176,7 @@ class GaussianMixture(MixtureConversion):
         self.empty = empty
         self.device = device
         self.batch_size = batch_size
+        self.precision = precision
 
     def fit(
         self,
@@ -177,8 +192,8 @@ class GaussianMixture(MixtureConversion):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or a data frame
-            float32 is computed in float32, anything else in float64.
+        X : array-like of shape (N, D), tensor or data frame
+            float32 is computed in float32, and so is half precision; anything else in float64.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Weights of the rows: an integer weight counts as so many copies, 0 as none.
@@ -213,7 +228,7 @@ class GaussianMixture(MixtureConversion):
         sample_weight: Any = None,
         *,
         callback: Callable[[Any], object] | None = None,
-    ) -> np.ndarray:
+    ) -> Array:
         """Fit and return the most probable component of each row.
 
         Parameters
@@ -223,22 +238,24 @@ class GaussianMixture(MixtureConversion):
 
         Returns
         -------
-        labels : ndarray of shape (N,)
+        labels : array of shape (N,)
             As ``fit(X).predict(X)`` gives.
         """
         return self.fit(X, y, sample_weight, callback=callback).predict(X)
 
     def _fit(self, X: Any, sample_weight: Any, callback: Callable[[Any], object] | None) -> None:
         self._check_settings()
-        backend, reason = choose(self.device)
         structure = covariance.get(self.covariance_type)
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         try:
             x = check_rows(self, X, reset=True, minimum=2)
-            summary = backend.summarise(x)
+            backend, reason = choose(self.device, home(x), self.precision)
+            x = backend.rows(x)
+            summary = backend.summarise(x).on_host()
             if not np.all(np.isfinite(summary.mean)):
                 check_finite(x, getattr(self, "feature_names_in_", None))
-            check_scale(x, summary, self.reg_covar)
+            dtype = working_dtype(x.dtype)
+            check_scale(dtype, summary, self.reg_covar)
             warm = self._model if self.warm_start and hasattr(self, "_model") else None
             self._check_size(x, warm)
             source = ArraySource(x, sample_weight, self.batch_size)
@@ -274,10 +291,10 @@ class GaussianMixture(MixtureConversion):
             raise
         constant = summary.maximum == summary.minimum
         warn_degenerate(source, x, result, self.reg_covar, constant)
-        self._store(result, x.dtype)
-        given = getattr(X, "dtype", None)
-        half = given is not None and str(given) in ("float16", "bfloat16")
-        self.backend_ = f"{reason}; {x.dtype}" + (f" ({given} data)" if half else "")
+        self._store(result, dtype, home(X))
+        given = str(getattr(X, "dtype", "")).removeprefix("torch.")
+        half = given in ("float16", "bfloat16")
+        self.backend_ = f"{reason}; {dtype}" + (f" ({given} data)" if half else "")
 
     def _check_settings(self) -> None:
         names = set(covariance.names())
@@ -287,11 +304,11 @@ class GaussianMixture(MixtureConversion):
                 "The 'n_components' parameter of GaussianMixture must be an int in the range "
                 f"[1, inf). Got {self.n_components!r} instead."
             )
-        validate_parameter_constraints(
-            constraints, self.get_params(deep=False), caller_name=type(self).__name__
-        )
+        given = self.get_params(deep=False)
+        plain = {name: to_numpy(v) if is_tensor(v) else v for name, v in given.items()}
+        validate_parameter_constraints(constraints, plain, caller_name=type(self).__name__)
 
-    def _check_size(self, x: np.ndarray, warm: MixtureModel | None) -> None:
+    def _check_size(self, x: Array, warm: MixtureModel | None) -> None:
         given = None not in (
             type(self.weights_init) if self.weights_init is not None else None,
             type(self.means_init) if self.means_init is not None else None,
@@ -304,8 +321,8 @@ class GaussianMixture(MixtureConversion):
             )
         if warm is not None and warm.means.shape != (self.n_components, x.shape[1]):
             raise InputError(
-                f"warm_start: the previous fit has means of shape {warm.means.shape}, this one "
-                f"would have {(self.n_components, x.shape[1])}. Fit with warm_start=False."
+                f"warm_start: the previous fit has means of shape {tuple(warm.means.shape)}, this "
+                f"one would have {(self.n_components, x.shape[1])}. Fit with warm_start=False."
             )
         if warm is not None and warm.structure.name != self.covariance_type:
             raise InputError(
@@ -324,8 +341,8 @@ class GaussianMixture(MixtureConversion):
             precisions = check_matrices(precisions, structure, n_components, n_features)
         return Start(weights, means, precisions)
 
-    def _store(self, result: EMResult, dtype: Any) -> None:
-        self._publish(result.model, dtype)
+    def _store(self, result: EMResult, dtype: np.dtype, where: str | None) -> None:
+        self._publish(result.model, dtype, where)
         self.converged_ = result.converged
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 
+from fastgmm.arrays import Array, home, is_tensor, namespace, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import SingularCovarianceError
+
+ARRAYS = ("weights", "means", "covariances", "precisions_cholesky")
 
 ILL_DEFINED = (
     "Fitting the mixture model failed because some components have ill-defined empirical "
@@ -24,25 +29,31 @@ class MixtureModel:
 
     Parameters
     ----------
-    weights : ndarray of shape (K,)
+    weights : array of shape (K,)
         Non-negative, sum 1.
-    means : ndarray of shape (K, D)
-    covariances, precisions_cholesky : ndarray
+    means : array of shape (K, D)
+    covariances, precisions_cholesky : array
         Of the structure's shape.
     structure : CovarianceStructure
+
+    Notes
+    -----
+    All four are NumPy arrays, or all are tensors on one device, which no one must write to.
     """
 
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-    precisions_cholesky: np.ndarray
+    weights: Array
+    means: Array
+    covariances: Array
+    precisions_cholesky: Array
     structure: CovarianceStructure
 
     def __post_init__(self) -> None:
-        for name in ("weights", "means", "covariances", "precisions_cholesky"):
-            view = np.asarray(getattr(self, name)).view()
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
+        for name in ARRAYS:
+            value = getattr(self, name)
+            if not is_tensor(value):
+                view = np.asarray(value).view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
 
     @property
     def n_components(self) -> int:
@@ -54,29 +65,79 @@ class MixtureModel:
         """Number of features D."""
         return self.means.shape[1]
 
-    def log_determinants(self) -> np.ndarray:
+    def log_determinants(self) -> Array:
         """log |U_k|, (K,)."""
         values = self.structure.log_determinants(self.precisions_cholesky, self.n_features)
-        return np.broadcast_to(values, (self.n_components,))
+        return namespace(values).broadcast_to(values, (self.n_components,))
 
-    def log_weights(self) -> np.ndarray:
+    def log_weights(self) -> Array:
         """log w_k, -inf for components of weight 0."""
         with np.errstate(divide="ignore"):
-            return np.log(self.weights)
+            return namespace(self.weights).log(self.weights)
 
     def unweighted(self) -> MixtureModel:
         """The same components with log-weights 0: what they give is log p(x | k)."""
-        return replace(self, weights=np.ones_like(self.weights))
+        return replace(self, weights=namespace(self.weights).ones_like(self.weights))
+
+    def map(self, function: Callable[[Array], Array]) -> MixtureModel:
+        """The model with a function applied to each of its arrays.
+
+        Parameters
+        ----------
+        function : callable
+            For instance what takes arrays to another device.
+
+        Returns
+        -------
+        model : MixtureModel
+        """
+        return replace(self, **{name: function(getattr(self, name)) for name in ARRAYS})
+
+    def on_host(self) -> MixtureModel:
+        """The model in NumPy arrays; itself where it is so already."""
+        return self if home(self.means) is None else self.map(to_numpy)
+
+    @classmethod
+    def factorised(
+        cls, weights: Array, means: Array, covariances: Array, structure: CovarianceStructure
+    ) -> MixtureModel:
+        """Build a model whose covariances may fail to be positive definite, without looking.
+
+        Returns
+        -------
+        model : MixtureModel
+            With NaN in its factors where a covariance is not positive definite.
+        """
+        factors = structure.precisions_cholesky(covariances)
+        return cls(weights, means, covariances, factors, structure)
+
+    def sound(self) -> Array:
+        """Whether all factors are finite, a number of the model's kind: nothing is read."""
+        return namespace(self.precisions_cholesky).isfinite(self.precisions_cholesky).all()
+
+    def refuse(self, counts: Array | None, context: str, advice: str) -> NoReturn:
+        """Raise the error of a model that is not sound.
+
+        Raises
+        ------
+        SingularCovarianceError
+            It names the worst component, its effective number of rows and smallest eigenvalue.
+        """
+        host = self.on_host()
+        sizes = None if counts is None else to_numpy(counts)
+        raise SingularCovarianceError(
+            _describe(host.means, host.covariances, host.structure, sizes, context, advice)
+        )
 
     @classmethod
     def from_covariances(
         cls,
-        weights: np.ndarray,
-        means: np.ndarray,
-        covariances: np.ndarray,
+        weights: Array,
+        means: Array,
+        covariances: Array,
         structure: CovarianceStructure,
         *,
-        counts: np.ndarray | None = None,
+        counts: Array | None = None,
         context: str = "M-step",
         advice: str = "",
     ) -> MixtureModel:
@@ -84,10 +145,10 @@ class MixtureModel:
 
         Parameters
         ----------
-        weights, means, covariances : ndarray
+        weights, means, covariances : array
             Float64.
         structure : CovarianceStructure
-        counts : ndarray of shape (K,), optional
+        counts : array of shape (K,), optional
             Effective number of rows of each component, for the error's text.
         context, advice : str
             Begin and end of the error's text.
@@ -102,15 +163,10 @@ class MixtureModel:
             If a covariance is not positive definite; the message names the component, its
             effective number of rows and its smallest eigenvalue.
         """
-        try:
-            factors = structure.precisions_cholesky(covariances)
-        except np.linalg.LinAlgError:
-            factors = None
-        if factors is None or not np.all(np.isfinite(factors)):
-            raise SingularCovarianceError(
-                _describe(means, covariances, structure, counts, context, advice)
-            ) from None
-        return cls(weights, means, covariances, factors, structure)
+        model = cls.factorised(weights, means, covariances, structure)
+        if not model.sound():
+            model.refuse(counts, context, advice)
+        return model
 
 
 def _describe(

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_array
 
+from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError, SingularCovarianceError
 
 
 def _array(value: Any, name: str) -> np.ndarray:
+    if is_tensor(value):
+        value = to_numpy(value)
     if np.ndim(value) == 0 and not isinstance(value, str):  # the shape of "tied_spherical"
         value = np.asarray(value, np.float64)
         if not np.isfinite(value):

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from fastgmm import covariance
+from fastgmm.arrays import to_numpy
 from fastgmm.errors import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def plot_components(
 
     if X is not None:
         rows = _thinned(X, np.shape(estimator.means_)[1])
-        labels = np.asarray(estimator.predict(rows))
+        labels = to_numpy(estimator.predict(rows))
         colours = np.array(COLOURS)[labels % len(COLOURS)]
         ax.scatter(
             rows[:, features[0]],
@@ -237,7 +238,7 @@ def marginal(
     The arrays are float64 and have this shape for every covariance structure.
     """
     check_is_fitted(estimator)
-    means = np.asarray(estimator.means_, dtype=np.float64)
+    means = np.asarray(to_numpy(estimator.means_), dtype=np.float64)
     K, D = means.shape
     pair = [int(f) for f in features]
     if len(pair) != 2 or pair[0] == pair[1] or not all(-D <= f < D for f in pair):
@@ -245,7 +246,7 @@ def marginal(
             f"features must be two different numbers from 0 to {D - 1}, got {features!r}"
         )
     structure = covariance.get(estimator.covariance_type)
-    covariances = np.asarray(estimator.covariances_, dtype=np.float64)
+    covariances = np.asarray(to_numpy(estimator.covariances_), dtype=np.float64)
     if structure.family == "full":
         block = covariances[..., pair, :][..., pair]
     elif structure.family == "diag":
@@ -253,7 +254,7 @@ def marginal(
     else:
         block = covariances[..., None, None] * np.eye(2)
     return (
-        np.asarray(estimator.weights_, dtype=np.float64),
+        np.asarray(to_numpy(estimator.weights_), dtype=np.float64),
         means[:, pair],
         np.broadcast_to(block, (K, 2, 2)),
     )
@@ -276,7 +277,7 @@ def _log_density(
 
 def _thinned(X: ArrayLike, D: int) -> NDArray[Any]:
     """Give at most MAX_POINTS rows, evenly spread over all."""
-    rows = np.asarray(X)
+    rows = to_numpy(X)
     if rows.ndim != 2 or rows.shape[1] != D:
         raise InputError(f"plot: expected rows of shape (N, {D}), got {rows.shape}")
     return rows[:: -(-len(rows) // MAX_POINTS) or 1]

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastgmm.arrays import Array, is_tensor, namespace
 from fastgmm.backends import Backend
+from fastgmm.linalg import contiguous, diagonal
 from fastgmm.model import MixtureModel
 from fastgmm.sources import Source
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 _ROWS = 16384
+_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """Weight, first and second moments of rows about one point."""
 
-    weight: float
-    first: np.ndarray
-    second: np.ndarray
+    weight: Array
+    first: Array
+    second: Array
 
     def __add__(self, other: _Sums) -> _Sums:
         return _Sums(
@@ -28,48 +32,59 @@ class _Sums:
         )
 
 
-def _sums(x: np.ndarray, weight: np.ndarray | None, point: np.ndarray, family: str) -> _Sums:
+def _differences(x: Array, point: Array, backend: Backend) -> Array:
     # In C order whatever that of x is, so that the order of additions does not depend on it.
-    difference = np.subtract(x, point, dtype=np.float64, order="C")
-    v = np.ones(len(x)) if weight is None else weight
+    if is_tensor(point):
+        return contiguous(backend.own(x) - point)
+    return np.subtract(x, point, dtype=np.float64, order="C")
+
+
+def _sums(difference: Array, v: Array, family: str) -> _Sums:
     weighted = difference * v[:, None]
     second = weighted.T @ difference if family == "full" else (weighted * difference).sum(axis=0)
-    return _Sums(float(v.sum()), weighted.sum(axis=0), second)
+    return _Sums(v.sum(), weighted.sum(axis=0), second)
 
 
-def _all_sums(source: Source, point: np.ndarray, family: str) -> _Sums:
-    parts = []
+def _blocks(source: Source, backend: Backend) -> Iterator[tuple[Array, Array]]:
+    """Rows as the source has them, and their weights as the backend has them."""
     for chunk in source:
         for start in range(0, len(chunk.x), _ROWS):
             rows = slice(start, start + _ROWS)
-            weight = None if chunk.weight is None else chunk.weight[rows]
-            parts.append(_sums(chunk.x[rows], weight, point, family))
-    return pairwise_sum(parts)
+            x = chunk.x[rows]
+            weight = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
+            yield x, backend.own(weight)
 
 
-def scatter(source: Source, mean: np.ndarray | None, family: str) -> np.ndarray:
+def _all_sums(source: Source, point: Array, family: str, backend: Backend) -> _Sums:
+    return pairwise_sum(
+        _sums(_differences(x, point, backend), v, family) for x, v in _blocks(source, backend)
+    )
+
+
+def scatter(source: Source, mean: Array | None, family: str, backend: Backend) -> Array:
     """Second moments of all rows about their mean, per unit of weight.
 
     Parameters
     ----------
     source : Source
-    mean : ndarray of shape (D,) or None
+    mean : array of shape (D,) or None
         Near the mean of the rows; what is left of the difference is corrected. None costs one
         more read of the rows.
     family : {"full", "diag", "spherical"}
+    backend : Backend
 
     Returns
     -------
-    scatter : ndarray of shape (D, D), or (D,) off the full family
+    scatter : array of shape (D, D), or (D,) off the full family
         sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
     """
     if mean is None:
-        origin = source.take(np.array([0]))[0]
-        sums = _all_sums(source, origin, "diag")
+        origin = backend.own(source.take(np.array([0]))[0])
+        sums = _all_sums(source, origin, "diag", backend)
         mean = origin + sums.first / sums.weight
-    sums = _all_sums(source, mean, family)
+    sums = _all_sums(source, backend.own(mean), family, backend)
     shift = sums.first / sums.weight
-    square = np.multiply.outer(shift, shift) if family == "full" else shift**2
+    square = shift[:, None] * shift if family == "full" else shift**2
     return sums.second / sums.weight - square
 
 
@@ -97,26 +112,20 @@ def within_scatter(
     """
     means, family = statistics.means(), model.structure.family
     prepared = backend.prepare(model, source.dtype)
-    parts = []
-    for chunk in source:
-        for start in range(0, len(chunk.x), _ROWS):
-            rows = slice(start, start + _ROWS)
-            x = chunk.x[rows]
-            resp = backend.responsibilities(prepared, x).astype(np.float64)
-            if chunk.weight is not None:
-                resp *= chunk.weight[rows, None]
-            parts += [
-                _sums(x, np.ascontiguousarray(resp[:, k]), mean, family)
-                for k, mean in enumerate(means)
-            ]
-    sums = pairwise_sum(parts)
+
+    def parts() -> Iterator[_Sums]:
+        for x, v in _blocks(source, backend):
+            resp = backend.own(backend.responsibilities(prepared, x)) * v[:, None]
+            for k, mean in enumerate(means):
+                difference = _differences(x, mean, backend)
+                yield _sums(difference, contiguous(resp[:, k]), family)
+
+    sums, xp = pairwise_sum(parts()), namespace(means)
     # Equal rows differ from their mean by its rounding; that is no variance.
-    noise = 4 * sums.weight * (np.finfo(np.float64).eps * np.abs(means).max(axis=0)) ** 2
-    diagonal = np.diag(sums.second) if family == "full" else sums.second
-    flat = diagonal <= noise
-    second = sums.second.copy()
-    second[flat] = 0
+    noise = 4 * sums.weight * (_EPS * xp.max(xp.abs(means), axis=0)) ** 2
+    flat = (diagonal(sums.second) if family == "full" else sums.second) <= noise
     if family == "full":
-        second[:, flat] = 0
-    first = np.zeros_like(statistics.first)
+        flat = flat[:, None] | flat
+    second = xp.where(flat, 0.0, sums.second)
+    first = xp.zeros_like(statistics.first)
     return replace(statistics, about=means, first=first, second=second)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
+from fastgmm.arrays import Array, as_given, home, like, namespace, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.checks import as_random_state, check_finite, check_rows
 from fastgmm.errors import InputError
@@ -21,27 +22,30 @@ class MixtureScoring(DensityMixin, BaseEstimator):
     """Scores, labels, responsibilities, samples and information criteria of a fitted mixture."""
 
     device: str
+    precision: str
     random_state: Any
-    means_: np.ndarray
-    _prepared: dict[str, Any]
+    means_: Array
+    _prepared: dict[Any, Any]
 
     def _current_model(self) -> MixtureModel:
         """The fitted parameters in float64, or those that the caller has put in their place."""
         raise NotImplementedError
 
-    def _ready(self, X: Any) -> tuple[Backend, Any, np.ndarray]:
+    def _ready(self, X: Any, *, weighted: bool = True) -> tuple[Backend, Any, Array]:
         check_is_fitted(self, "means_")
         x = check_rows(self, X, reset=False)
-        backend, _ = choose(self.device)
+        backend, _ = choose(self.device, home(x), self.precision)
+        x = backend.rows(x)
         if not backend.all_finite(x):
             check_finite(x, getattr(self, "feature_names_in_", None))
         model = self._current_model()
-        key = f"{backend.name} {x.dtype.char}"
+        key = (backend, x.dtype, weighted)
         if key not in self._prepared:
+            model = (model if weighted else model.unweighted()).map(backend.own)
             self._prepared[key] = backend.prepare(model, x.dtype)
         return backend, self._prepared[key], x
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: Any) -> Array:
         """Log-likelihood of each row: log p(x) = log sum_k w_k N(x; mu_k, Sigma_k).
 
         Parameters
@@ -50,7 +54,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        log_likelihood : ndarray of shape (N,)
+        log_likelihood : array of shape (N,)
             In nats. -inf only where the squared distance overflows.
 
         Raises
@@ -61,7 +65,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
             If ``X`` has another number of features, NaN or infinity.
         """
         backend, prepared, x = self._ready(X)
-        return backend.score_samples(prepared, x)
+        return as_given(backend.score_samples(prepared, x), X)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood per row.
@@ -83,9 +87,10 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         weight = check_weights(sample_weight, len(scores))
         weight /= weight.max()
         used = weight > 0
-        return float(np.average(scores[used].astype(np.float64), weights=weight[used]))
+        numbers = to_numpy(scores)[used].astype(np.float64)
+        return float(np.average(numbers, weights=weight[used]))
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any) -> Array:
         """Number of the most probable component of each row.
 
         Parameters
@@ -94,13 +99,13 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        labels : ndarray of shape (N,)
+        labels : array of shape (N,)
             int64; the first component wins a tie.
         """
         backend, prepared, x = self._ready(X)
-        return backend.predict(prepared, x)
+        return as_given(backend.predict(prepared, x), X)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any) -> Array:
         """Responsibilities: r_nk = w_k p(x_n | k) / p(x_n).
 
         Parameters
@@ -109,13 +114,13 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        resp : ndarray of shape (N, K)
+        resp : array of shape (N, K)
             Rows are finite and sum to 1, however far a row is from every component.
         """
         backend, prepared, x = self._ready(X)
-        return backend.responsibilities(prepared, x)
+        return as_given(backend.responsibilities(prepared, x), X)
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
+    def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of the responsibilities, computed as differences and not as log of them.
 
         Parameters
@@ -124,12 +129,12 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        log_resp : ndarray of shape (N, K)
+        log_resp : array of shape (N, K)
         """
         backend, prepared, x = self._ready(X)
-        return backend.responsibilities(prepared, x, log=True)
+        return as_given(backend.responsibilities(prepared, x, log=True), X)
 
-    def component_log_prob(self, X: Any) -> np.ndarray:
+    def component_log_prob(self, X: Any) -> Array:
         """Log-density of each component, without its weight: log N(x_n; mu_k, Sigma_k).
 
         Parameters
@@ -138,19 +143,15 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        log_prob : ndarray of shape (N, K)
+        log_prob : array of shape (N, K)
             In nats.
         """
-        backend, _, x = self._ready(X)
-        key = f"{backend.name} {x.dtype.char} unweighted"
-        if key not in self._prepared:
-            model = self._current_model().unweighted()
-            self._prepared[key] = backend.prepare(model, x.dtype)
-        return backend.weighted_log_prob(self._prepared[key], x)
+        backend, prepared, x = self._ready(X, weighted=False)
+        return as_given(backend.weighted_log_prob(prepared, x), X)
 
     def sample(
         self, n_samples: int = 1, *, random_state: Any = None, shuffle: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Array, Array]:
         """Draw random rows.
 
         Rows come in random order, so that any part of them is a sample too; scikit-learn groups
@@ -165,9 +166,9 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Returns
         -------
-        X : ndarray of shape (n_samples, D)
-            Of the dtype of the fitted parameters.
-        labels : ndarray of shape (n_samples,)
+        X : array of shape (n_samples, D)
+            Of the dtype and kind, and on the device, of the fitted parameters.
+        labels : array of shape (n_samples,)
 
         Raises
         ------
@@ -181,10 +182,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
                 "sample."
             )
         chosen = self.random_state if random_state is None else random_state
-        model = self._current_model()
+        model = self._current_model().on_host()
         rng = as_random_state(chosen)
         x, labels = sample(model, int(n_samples), rng, shuffle=shuffle)
-        return x.astype(self.means_.dtype, copy=False), labels
+        x = x.astype(working_dtype(self.means_.dtype), copy=False)
+        return like(x, self.means_), like(labels, self.means_)
 
     def n_parameters(self) -> int:
         """Number of free parameters: of the covariances, K D for the means, K - 1 for the weights.
@@ -215,7 +217,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
             The lower the better (Schwarz, 1978).
         """
         scores = self.score_samples(X)
-        total = float(scores.sum(dtype=np.float64))
+        total = float(scores.sum(dtype=namespace(scores).float64))
         return -2 * total + self.n_parameters() * math.log(len(scores))
 
     def aic(self, X: Any) -> float:
@@ -230,5 +232,6 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         aic : float
             The lower the better (Akaike, 1974).
         """
-        total = float(self.score_samples(X).sum(dtype=np.float64))
+        scores = self.score_samples(X)
+        total = float(scores.sum(dtype=namespace(scores).float64))
         return -2 * total + 2 * self.n_parameters()

@@ -5,18 +5,19 @@ They add. Threads, chunks of a file, batches, devices and machines all contribut
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
+from fastgmm.arrays import Array, namespace, read
 from fastgmm.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
 class SufficientStatistics:
-    """Weighted moments of rows by component, float64.
+    """Weighted moments of rows by component, float64: NumPy arrays, or tensors on one device.
 
     With responsibilities r_nk, row weights v_n and reference points a_k:
     counts_k = sum v r, first_k = sum v r (x - a_k), second_k = sum v r (x - a_k)(x - a_k)'
@@ -24,15 +25,15 @@ class SufficientStatistics:
 
     Parameters
     ----------
-    counts : ndarray of shape (K,)
-    first : ndarray of shape (K, D)
-    second : ndarray of shape (K, D, D), (K, D) or (0,)
+    counts : array of shape (K,)
+    first : array of shape (K, D)
+    second : array of shape (K, D, D), (K, D) or (0,)
         For tied structures empty, or summed over components: (D, D) or (D,).
-    about : ndarray of shape (K, D)
+    about : array of shape (K, D)
         The reference points: the means of the E-step, so that nothing cancels.
-    log_likelihood : float
+    log_likelihood : float, or tensor of shape ()
         Weighted sum of the rows' log-likelihoods in nats.
-    weight : float
+    weight : float, or tensor of shape ()
         Sum of the row weights.
     n_rows : int
         Rows seen.
@@ -42,18 +43,18 @@ class SufficientStatistics:
     Sufficient statistics of exponential families: Dempster, Laird and Rubin (1977), section 2.
     """
 
-    counts: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    about: np.ndarray
-    log_likelihood: float
-    weight: float
+    counts: Array
+    first: Array
+    second: Array
+    about: Array
+    log_likelihood: Any
+    weight: Any
     n_rows: int
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         if not isinstance(other, SufficientStatistics):
             return NotImplemented
-        if self.second.shape != other.second.shape or not np.array_equal(self.about, other.about):
+        if self.second.shape != other.second.shape or not _equal(self.about, other.about):
             raise InputError(
                 "statistics add only if they are moments about the same points; got shapes "
                 f"{self.first.shape} and {other.first.shape}, second moments "
@@ -89,23 +90,39 @@ class SufficientStatistics:
             weight=self.weight * factor,
         )
 
-    def to_buffer(self) -> np.ndarray:
+    def map(self, function: Callable[[Array], Array]) -> SufficientStatistics:
+        """Apply a function to each of the arrays, for instance to take them to another device.
+
+        Parameters
+        ----------
+        function : callable
+
+        Returns
+        -------
+        statistics : SufficientStatistics
+        """
+        names = ("counts", "first", "second", "about")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
+
+    def to_buffer(self) -> Array:
         """Return all sums in one flat float64 array, which adds as the statistics do.
 
         Returns
         -------
-        buffer : ndarray of shape (3 + K + K D + second.size,)
+        buffer : array of shape (3 + K + K D + second.size,)
+            On the device of the statistics.
         """
-        scalars = np.array([self.log_likelihood, self.weight, float(self.n_rows)])
-        parts = (scalars, self.counts, self.first.ravel(), self.second.ravel())
-        return np.concatenate(parts)
+        xp, counts = namespace(self.counts), self.counts
+        scalars = (self.log_likelihood, self.weight, self.n_rows)
+        heads = [xp.zeros_like(counts[:1]) + value for value in scalars]
+        return xp.concat([*heads, counts, self.first.reshape(-1), self.second.reshape(-1)])
 
-    def from_buffer(self, buffer: np.ndarray) -> SufficientStatistics:
+    def from_buffer(self, buffer: Array) -> SufficientStatistics:
         """Return statistics of the shape and reference points of these with other sums.
 
         Parameters
         ----------
-        buffer : ndarray
+        buffer : array
             As :meth:`to_buffer` gives, after any additions.
 
         Returns
@@ -117,41 +134,41 @@ class SufficientStatistics:
         InputError
             If the buffer has another length.
         """
-        sizes = np.cumsum([3, self.counts.size, self.first.size, self.second.size])
-        if buffer.shape != (sizes[-1],):
-            raise InputError(f"expected a buffer of shape ({sizes[-1]},); got {buffer.shape}.")
-        scalars, counts, first, second = np.split(buffer, sizes[:-1])
+        shapes = [tuple(part.shape) for part in (self.counts, self.first, self.second)]
+        ends = list(accumulate([3, *map(math.prod, shapes)]))
+        if tuple(buffer.shape) != (ends[-1],):
+            raise InputError(f"expected a buffer of shape ({ends[-1]},); got {buffer.shape}.")
+        buffer = namespace(buffer).asarray(buffer, copy=True)
+        log_likelihood, weight, n_rows = read(*buffer[:3])
+        counts, first, second = (
+            buffer[start:end].reshape(shape)
+            for start, end, shape in zip(ends[:-1], ends[1:], shapes, strict=True)
+        )
         return SufficientStatistics(
-            counts.copy(),
-            first.reshape(self.first.shape).copy(),
-            second.reshape(self.second.shape).copy(),
-            self.about,
-            float(scalars[0]),
-            float(scalars[1]),
-            round(float(scalars[2])),
+            counts, first, second, self.about, log_likelihood, weight, round(n_rows)
         )
 
-    def empty(self) -> np.ndarray:
+    def empty(self) -> Array:
         """Mask (K,) of the components that no row belongs to."""
         return ~(self.counts > 0)
 
-    def shift(self) -> np.ndarray:
+    def shift(self) -> Array:
         """Change of the means (K, D): first / counts, 0 for empty components."""
         return _divide(self.first, self.counts)
 
-    def mean_second(self) -> np.ndarray:
+    def mean_second(self) -> Array:
         """Second moments per row of the component, 0 for empty components."""
         return _divide(self.second, self.counts)
 
-    def means(self) -> np.ndarray:
+    def means(self) -> Array:
         """The new means (K, D); empty components stay where they are."""
         return self.about + self.shift()
 
-    def weights(self) -> np.ndarray:
+    def weights(self) -> Array:
         """Shares of the components (K,), which sum to 1."""
         return self.counts / self.counts.sum()
 
-    def offsets(self) -> tuple[np.ndarray, np.ndarray]:
+    def offsets(self) -> tuple[Array, Array]:
         """Shares (K,) and new means less their weighted mean (K, D)."""
         shares = self.weights()
         means = self.means()
@@ -195,8 +212,13 @@ def pairwise_sum(items: Iterable[_T]) -> _T:
     return total
 
 
-def _divide(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    alive = counts > 0
-    safe = np.where(alive, counts, 1.0).reshape((-1,) + (1,) * (sums.ndim - 1))
+def _equal(a: Array, b: Array) -> bool:
+    # Parts of one pass share their points: to compare numbers would wait for the device.
+    return a is b or (a.shape == b.shape and bool((a == b).all()))
+
+
+def _divide(sums: Array, counts: Array) -> Array:
+    xp, alive = namespace(sums), counts > 0
+    safe = xp.where(alive, counts, 1.0).reshape((-1,) + (1,) * (sums.ndim - 1))
     mask = alive.reshape(safe.shape)
-    return np.where(mask, sums / safe, 0.0)
+    return xp.where(mask, sums / safe, 0.0)

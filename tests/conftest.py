@@ -16,6 +16,8 @@ settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 DEVICES = ("reference", "cpu")
+# The device of tensors and that of the estimator that gets them: where kernels of a GPU join.
+TENSORS = (("cpu", "reference"),)
 DTYPES = (np.float32, np.float64)
 
 
@@ -71,6 +73,20 @@ def structure(request):
 @pytest.fixture(params=DEVICES)
 def device(request):
     return request.param
+
+
+@pytest.fixture(params=[*DEVICES, *TENSORS], ids=lambda p: p if isinstance(p, str) else "-".join(p))
+def place(request):
+    """A device, or a pair of the device of tensors and that of the estimator that gets them."""
+    if not isinstance(request.param, str):
+        pytest.importorskip("torch")
+    return request.param
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def kind(request):
+    """A function that returns an array's numbers as an array of one kind."""
+    return np.asarray if request.param == "numpy" else pytest.importorskip("torch").tensor
 
 
 @pytest.fixture(params=DTYPES, ids=lambda dtype: np.dtype(dtype).name)

@@ -1,8 +1,9 @@
 """The laws that every structure on every device obeys, in every precision.
 
-Each law takes ``(structure, device, dtype)`` and raises AssertionError. They are
-identities: none compares with a stored number. A new structure or device joins
-the contract by joining the lists in ``test_contract.py``.
+Each law takes ``(structure, device, dtype)`` and raises AssertionError; the device may be a pair,
+of the device of tensors and that of the estimator that gets them. They are identities: none
+compares with a stored number. A new structure or device joins by joining the lists in
+``conftest.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ from unittest import mock
 import numba
 import numpy as np
 from scipy import integrate, stats
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-import fastgmm
 import oracle
 from fastgmm import functional
 from fastgmm.backends import threads
@@ -28,6 +27,7 @@ from helpers import (
     fitted,
     generator,
     learnt,
+    make,
     problem,
     tolerance,
 )
@@ -143,9 +143,7 @@ def shapes_agree_in_one_dimension(structure, device, dtype):
 
 def one_component_is_closed_form(structure, device, dtype):
     x, _, _ = problem(structure, dtype, d=4)
-    model = fastgmm.GaussianMixture(1, covariance_type=structure, reg_covar=0.0, device=device).fit(
-        x
-    )
+    model = make(1, device, covariance_type=structure, reg_covar=0.0).fit(x)
     x = x.astype(np.float64)
     covariance = np.cov(x.T, bias=True)
     expected = oracle.pack(structure, covariance[None], np.ones(1))
@@ -274,9 +272,7 @@ def chunks_are_the_whole(structure, device, dtype):
 def threads_do_not_matter(structure, device, dtype):
     x, start, rng = problem(structure, dtype, n=9001, k=5, d=4)
     weight = rng.uniform(0.5, 1.5, size=len(x))
-    own = fastgmm.GaussianMixture(
-        4, covariance_type=structure, device=device, random_state=3, max_iter=2, tol=0.5
-    )
+    own = {"covariance_type": structure, "random_state": 3, "max_iter": 2, "tol": 0.5}
     before = numba.get_num_threads()
     results = []
     # Small passes would run on one thread whatever they are allowed.
@@ -287,7 +283,7 @@ def threads_do_not_matter(structure, device, dtype):
                 model = fit(x, start, device, sample_weight=weight, max_iter=3)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ConvergenceWarning)
-                    drawn = clone(own).fit(x)
+                    drawn = make(4, device, **own).fit(x)
                 arrays = [getattr(model, name)(x) for name in ("score_samples", "predict_proba")]
             finally:
                 numba.set_num_threads(before)
@@ -303,15 +299,15 @@ def same_seed_same_result(structure, device, dtype):
     x, _, _ = problem(structure, dtype)
     for init_params in ("kmeans", "k-means++", "random", "random_from_data"):
         a, b = (
-            fastgmm.GaussianMixture(
+            make(
                 3,
+                device,
                 covariance_type=structure,
                 init_params=init_params,
                 random_state=11,
                 n_init=2,
                 max_iter=3,
                 tol=10.0,
-                device=device,
             ).fit(x)
             for _ in range(2)
         )

@@ -31,9 +31,51 @@ def problem(structure, dtype, *, n=240, k=3, d=3, separation=1.5, salt=0):
     return x, oracle.m_step(x, resp, structure), rng
 
 
+class OnTensors:
+    """An estimator that gets tensors for arrays, and whose tensors are looked at as arrays."""
+
+    def __init__(self, model, home):
+        self._model, self._home = model, home
+
+    def __getattr__(self, name):
+        value = getattr(self._model, name)
+        if not callable(value):
+            return self._out(value)
+
+        def call(*args, **kwargs):
+            kwargs = {key: self._in(arg) for key, arg in kwargs.items()}
+            return self._out(value(*map(self._in, args), **kwargs))
+
+        return call
+
+    def _in(self, value):
+        import torch
+
+        return torch.tensor(value, device=self._home) if isinstance(value, np.ndarray) else value
+
+    def _out(self, value):
+        if value is self._model:
+            return self
+        if isinstance(value, tuple):
+            return tuple(map(self._out, value))
+        assert not isinstance(value, np.ndarray), "tensors went in"
+        if not hasattr(value, "cpu"):
+            return value
+        assert str(value.device) == self._home
+        return value.cpu().numpy()
+
+
+def make(n_components, device, **params):
+    """An unfitted estimator for a device, or for a pair of it and the device of tensors."""
+    if isinstance(device, str):
+        return fastgmm.GaussianMixture(n_components, device=device, **params)
+    home, device = device
+    return OnTensors(fastgmm.GaussianMixture(n_components, device=device, **params), home)
+
+
 def estimator(start, device, **params):
     """An unfitted estimator that begins at ``start``."""
-    return fastgmm.GaussianMixture(
+    return make(
         start.n_components,
         covariance_type=start.structure,
         weights_init=start.weights,
@@ -52,14 +94,12 @@ def fit(x, start, device, sample_weight=None, **params):
 
 def fitted(mixture, device, **params):
     """An estimator that has the oracle's parameters without a fit."""
-    return fastgmm.GaussianMixture.from_parameters(
-        mixture.weights,
-        mixture.means,
-        mixture.covariances,
-        covariance_type=mixture.structure,
-        device=device,
-        **params,
-    )
+    model = make(mixture.n_components, device, covariance_type=mixture.structure, **params)
+    given, settings = (mixture.weights, mixture.means, mixture.covariances), model.get_params()
+    if not isinstance(model, OnTensors):
+        return fastgmm.GaussianMixture.from_parameters(*given, **settings)
+    tensors = map(model._in, given)
+    return OnTensors(fastgmm.GaussianMixture.from_parameters(*tensors, **settings), model._home)
 
 
 def learnt(model):

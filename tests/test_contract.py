@@ -8,7 +8,7 @@ import contract
 
 
 @pytest.mark.parametrize("law", contract.LAWS, ids=lambda law: law.__name__)
-def test_law(law, structure, device, dtype):
-    if device == "reference" and law is contract.device_is_the_reference:
+def test_law(law, structure, place, dtype):
+    if place == "reference" and law is contract.device_is_the_reference:
         pytest.skip("the reference is what it is compared with")
-    law(structure, device, dtype)
+    law(structure, place, dtype)

@@ -84,7 +84,7 @@ def test_constructor_begins_with_scikit_learns():
     ours = list(inspect.signature(OURS).parameters.values())
     describe = [[(p.name, p.kind, p.default) for p in params] for params in (ours, theirs)]
     assert describe[0][: len(theirs)] == describe[1]
-    assert [p.name for p in ours[len(theirs) :]] == ["empty", "device", "batch_size"]
+    assert [p.name for p in ours[len(theirs) :]] == ["empty", "device", "batch_size", "precision"]
     assert all(p.kind is p.KEYWORD_ONLY for p in ours[1:])
 
 

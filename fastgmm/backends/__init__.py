@@ -10,44 +10,74 @@ from fastgmm.errors import BackendUnavailableError, InputError
 
 __all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
 
-_DEVICES = "'auto', 'cpu', 'reference', 'cuda', 'cuda:0', 'cuda:1', ..."
+_DEVICES = "'auto', 'cpu', 'reference', 'interpreter', 'cuda', 'cuda:0', 'cuda:1', ..."
 
 
-@cache
-def choose(device: str) -> tuple[Backend, str]:
+def choose(device: str, home: str | None = None, precision: str = "highest") -> tuple[Backend, str]:
     """Choose where passes run.
 
     Parameters
     ----------
     device : str
-        "auto" runs where the data is, "cpu" the compiled kernels, "reference" plain NumPy in
-        float64.
+        "auto" runs where the data is, "cpu" the compiled kernels, "cuda" or "cuda:1" those of a
+        GPU, "interpreter" the same on the CPU under Triton's interpreter, for tests, "reference"
+        plain NumPy or torch in float64.
+    home : str or None
+        The torch device of the data; None for NumPy arrays.
+    precision : {"highest", "high", "medium"}
+        Of float32 products on a GPU.
 
     Returns
     -------
     backend : Backend
+        The same at every call with the same arguments.
     reason : str
         What was chosen and why.
 
     Raises
     ------
     InputError
-        If the name is unknown.
+        If the name is unknown, or the data is on another device.
     BackendUnavailableError
         If the device cannot be used; nothing falls back in silence.
     """
+    on_host = home is None or home == "cpu"
+    if device == "auto":
+        if on_host:
+            return _cpu(), "cpu: compiled Numba kernels, the data is in the memory of the CPU"
+        return _gpu(str(home), precision), f"{home}: compiled Triton kernels, the data is there"
     if device == "reference":
-        from fastgmm.backends.reference import ReferenceBackend
-
-        return ReferenceBackend(), "reference: plain NumPy in float64, as asked for"
-    if device in ("auto", "cpu"):
-        from fastgmm.backends.cpu import CPUBackend
-
-        why = "as asked for" if device == "cpu" else "the data is in the memory of the CPU"
-        return CPUBackend(), f"cpu: compiled Numba kernels, {why}"
-    if isinstance(device, str) and re.fullmatch(r"cuda(:\d+)?", device):
-        raise BackendUnavailableError(
-            f"device={device!r}: this version of fastgmm has no GPU kernels yet. "
-            "Use device='cpu' or 'auto'."
+        name = "NumPy" if home is None else f"torch on {home}"
+        return _reference(home), f"reference: plain {name} in float64, as asked for"
+    if device == "cpu" and on_host:
+        return _cpu(), "cpu: compiled Numba kernels, as asked for"
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|interpreter|cuda(:\d+)?", device):
+        raise InputError(f"device must be one of {_DEVICES}; got {device!r}.")
+    if not on_host and home != device and not (device == "cuda" and str(home).startswith("cuda:")):
+        raise InputError(
+            f"device={device!r} was asked for, but the data is on {home!r}. Move the data, or use "
+            "device='auto', which runs where the data is."
         )
-    raise InputError(f"device must be one of {_DEVICES}; got {device!r}.")
+    where = device if on_host else str(home)
+    return _gpu(where, precision), f"{where}: Triton kernels, as asked for"
+
+
+@cache
+def _cpu() -> Backend:
+    from fastgmm.backends.cpu import CPUBackend
+
+    return CPUBackend()
+
+
+@cache
+def _reference(home: str | None) -> Backend:
+    from fastgmm.backends.reference import ReferenceBackend
+
+    return ReferenceBackend(home)
+
+
+def _gpu(where: str, precision: str) -> Backend:
+    raise BackendUnavailableError(
+        f"device={where!r}: this version of fastgmm has no kernels for it yet. Use device='cpu', "
+        "with the data in the memory of the CPU."
+    )

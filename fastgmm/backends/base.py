@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastgmm.arrays import Array, cast, like, namespace, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 
-Array = np.ndarray
-
 
 @dataclass(frozen=True)
 class FeatureSummary:
-    """Unweighted count, mean, variance and range of each feature, float64."""
+    """Unweighted count, mean, variance and range of each feature, float64, as the backend's own."""
 
     n_rows: int
     mean: Array
@@ -25,34 +25,58 @@ class FeatureSummary:
     minimum: Array
     maximum: Array
 
+    def on_host(self) -> FeatureSummary:
+        """The same in NumPy arrays, for checks and warnings."""
+        fields = (self.mean, self.variance, self.minimum, self.maximum)
+        return FeatureSummary(self.n_rows, *map(to_numpy, fields))
+
 
 @dataclass(frozen=True)
 class KMeansStep:
-    """Outcome of one assignment: labels (N,), and per centroid the weight and the sum of rows."""
+    """Outcome of one assignment: labels (N,), and per centroid the weight and the sum of rows.
+
+    Labels are integers of the rows' kind; the others are the backend's own, ``inertia`` a float or
+    a tensor of shape ().
+    """
 
     labels: Array
     counts: Array
     sums: Array
-    inertia: float
+    inertia: Any
 
 
 class Backend(ABC):
     """Where passes over rows run.
 
-    Rows are float32 or float64 arrays (N, D); results per row have their dtype. ``prepare`` turns
-    a model into what the passes need, once for many calls.
+    Rows are arrays (N, D) of the kind, device and dtype that ``rows`` gives; weights and results
+    per row are of the same kind and device, results in the rows' dtype (float32 for half
+    precision). Everything else, models, centroids, statistics, is the backend's own: float64,
+    NumPy or tensors on its device, as ``own`` gives. No pass of a fit waits for the device:
+    numbers that depend on the rows may be tensors of shape (). ``prepare`` turns a model into what
+    the passes need, once for many calls.
     """
 
     name: str
 
+    def rows(self, x: Array) -> Array:
+        """Rows in the form that the passes take; as they are wherever that is possible."""
+        return x
+
+    def own(self, x: Array) -> Array:
+        """Float64 array of the backend's kind, on its device; as it is where it is so already."""
+        return cast(to_numpy(x), np.float64)
+
     @abstractmethod
     def prepare(self, model: MixtureModel, dtype: Any) -> Any:
-        """Return the model in the form that the passes take."""
+        """Return the model in the form that the passes take.
+
+        The model is the backend's own; ``dtype`` is that of the rows, NumPy's or torch's.
+        """
 
     def all_finite(self, x: Array) -> bool:
         """Whether no NaN and no infinity is there; may be False for huge numbers too."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return bool(np.isfinite(x.sum(dtype=np.float64)))
+            return math.isfinite(x.sum(dtype=namespace(x).float64))
 
     def new_order(self) -> Any:
         """What passes over one chunk of rows may remember for the next; None for nothing."""
@@ -68,6 +92,8 @@ class Backend(ABC):
         order: Any = None,
     ) -> SufficientStatistics:
         """E-step and sufficient statistics; moments about the means unless ``about`` is given.
+
+        The result's ``about`` is the very array of the model or that given.
 
         ``order`` is what :meth:`new_order` gave for these rows, for the first of many passes.
         """
@@ -134,9 +160,10 @@ def settle_unreachable(model: MixtureModel, x: Array) -> Array:
     Squared distances overflow there, so their logarithms are compared: with s the largest
     deviation from the mean, log |U'(x - mu)|^2 = 2 log s + log |U'((x - mu) / s)|^2. Such
     distances differ by far more than any log-weight, except where the deviations are equal to
-    rounding; those ties go to the larger density at the mean.
+    rounding; those ties go to the larger density at the mean. There are few such rows, if any: they
+    are settled on the host.
     """
-    x = x.astype(np.float64)
+    rows, x, model = x, cast(to_numpy(x), np.float64), model.on_host()
     best = np.full(x.shape[0], np.inf)
     label = np.zeros(x.shape[0], np.int64)
     height = model.log_weights() + model.log_determinants()
@@ -153,4 +180,4 @@ def settle_unreachable(model: MixtureModel, x: Array) -> Array:
         closer = distance < best
         best[closer] = distance[closer]
         label[closer] = k
-    return label
+    return like(label, rows)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.arrays import Array, to_numpy
 from fastgmm.backends import sizes
-from fastgmm.backends.base import Array, Backend, FeatureSummary, KMeansStep, settle_unreachable
+from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
 from fastgmm.backends.parameters import Parameters, columns, line, pack, pad, padded, widen
 from fastgmm.backends.threads import threads
@@ -43,6 +44,9 @@ class CPUBackend(Backend):
 
     def __init__(self, *, skip: bool = True) -> None:
         self._skip = skip
+
+    def rows(self, x: Array) -> Array:
+        return to_numpy(x)
 
     def prepare(self, model: MixtureModel, dtype: Any) -> Parameters:
         return pack(model, dtype, skip=self._skip)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastgmm.backends.base import Array
+from fastgmm.arrays import Array
 from fastgmm.backends.parameters import padded
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel

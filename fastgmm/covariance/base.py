@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
+from fastgmm.arrays import Array
 from fastgmm.errors import InputError
 
 if TYPE_CHECKING:
     from fastgmm.statistics import SufficientStatistics
 
 Family = Literal["full", "diag", "spherical"]
-Array = np.ndarray
 
 
 class CovarianceStructure(ABC):
@@ -21,7 +19,9 @@ class CovarianceStructure(ABC):
 
     A structure has no state: it maps statistics to covariances, covariances to factors of the
     precisions, and says which family of kernels evaluates it. Users add their own with
-    :func:`fastgmm.covariance.register`.
+    :func:`fastgmm.covariance.register`. ``maximise``, ``precisions_cholesky``, ``precisions``,
+    ``covariances``, ``log_determinants`` and ``replace`` take arrays of either kind and do not wait
+    for a device; the others are for the host.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class CovarianceStructure(ABC):
     def precisions_cholesky(self, covariances: Array) -> Array:
         """Upper triangular U with precision U U'; off the full family 1 / standard deviation.
 
-        Raises :class:`numpy.linalg.LinAlgError` where a covariance is not positive definite.
+        NaN where a covariance is not positive definite: nothing needs to be read to go on.
         """
 
     @abstractmethod

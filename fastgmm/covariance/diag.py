@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgmm.covariance.base import Array, CovarianceStructure
+from fastgmm.arrays import Array, namespace
+from fastgmm.covariance.base import CovarianceStructure
 
 if TYPE_CHECKING:
     from fastgmm.statistics import SufficientStatistics
@@ -16,9 +17,8 @@ class Variances(CovarianceStructure):
     """What structures without covariances between features have in common."""
 
     def precisions_cholesky(self, covariances: Array) -> Array:
-        if not np.all(covariances > 0):
-            raise np.linalg.LinAlgError("a variance is not positive")
-        return 1.0 / np.sqrt(covariances)
+        xp = namespace(covariances)
+        return 1.0 / xp.sqrt(xp.where(covariances > 0, covariances, xp.nan))
 
     def factor_precisions(self, precisions: Array) -> Array:
         return np.sqrt(precisions)
@@ -49,7 +49,7 @@ class Diag(Variances):
         return statistics.mean_second() - statistics.shift() ** 2 + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
-        return np.log(precisions_cholesky).sum(axis=1)
+        return namespace(precisions_cholesky).log(precisions_cholesky).sum(axis=1)
 
     def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
         return np.diag(covariances[component])
@@ -61,4 +61,4 @@ class Diag(Variances):
         return np.repeat(variances[None], n_components, axis=0)
 
     def replace(self, covariances: Array, mask: Array, other: Array) -> Array:
-        return np.where(mask[:, None], other, covariances)
+        return namespace(mask).where(mask[:, None], other, covariances)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgmm.covariance.base import Array
+from fastgmm.arrays import Array, namespace
 from fastgmm.covariance.diag import Variances
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Spherical(Variances):
         return (statistics.mean_second() - statistics.shift() ** 2).mean(axis=1) + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
-        return n_features * np.log(precisions_cholesky)
+        return n_features * namespace(precisions_cholesky).log(precisions_cholesky)
 
     def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
         return covariances[component] * np.eye(n_features)
@@ -44,4 +44,4 @@ class Spherical(Variances):
         return np.full(n_components, variances.mean())
 
     def replace(self, covariances: Array, mask: Array, other: Array) -> Array:
-        return np.where(mask, other, covariances)
+        return namespace(mask).where(mask, other, covariances)

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastgmm.covariance.base import Array, CovarianceStructure, Family
+from fastgmm.arrays import Array, namespace
+from fastgmm.covariance.base import CovarianceStructure, Family
 from fastgmm.covariance.diag import Variances
-from fastgmm.covariance.full import (
-    factor_precision,
-    inverse_factor,
-    invert_factor,
-    product,
+from fastgmm.linalg import (
+    diagonal,
+    gram,
+    inverse_cholesky,
+    inverse_gram,
+    reversed_cholesky,
     symmetric,
 )
 
@@ -46,30 +48,31 @@ class Tied(CovarianceStructure):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        if statistics.second.size:
+        if len(statistics.second):
             shares, shift = statistics.weights(), statistics.shift()
             within = statistics.second / statistics.counts.sum()
             within = within - (shares[:, None] * shift).T @ shift
         else:
             shares, offsets = statistics.offsets()
             within = _required(scatter) - (shares[:, None] * offsets).T @ offsets
-        within[np.diag_indices_from(within)] += reg_covar
+        variances = diagonal(within)
+        variances += reg_covar
         return symmetric(within)
 
     def precisions_cholesky(self, covariances: Array) -> Array:
-        return inverse_factor(covariances[None])[0]
+        return inverse_cholesky(covariances[None])[0]
 
     def factor_precisions(self, precisions: Array) -> Array:
-        return factor_precision(precisions[None])[0]
+        return reversed_cholesky(precisions[None])[0]
 
     def precisions(self, precisions_cholesky: Array) -> Array:
-        return product(precisions_cholesky)
+        return gram(precisions_cholesky)
 
     def covariances(self, precisions_cholesky: Array) -> Array:
-        return invert_factor(precisions_cholesky[None])[0]
+        return inverse_gram(precisions_cholesky[None])[0]
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
-        return np.log(np.diag(precisions_cholesky)).sum()
+        return namespace(precisions_cholesky).log(diagonal(precisions_cholesky)).sum()
 
     def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
         return covariances
@@ -101,14 +104,14 @@ class TiedDiag(Variances):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        if statistics.second.size:
+        if len(statistics.second):
             within = statistics.second / statistics.counts.sum()
             return within - statistics.weights() @ statistics.shift() ** 2 + reg_covar
         shares, offsets = statistics.offsets()
         return _required(scatter) - shares @ offsets**2 + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
-        return np.log(precisions_cholesky).sum()
+        return namespace(precisions_cholesky).log(precisions_cholesky).sum()
 
     def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
         return np.diag(covariances)
@@ -141,7 +144,7 @@ class TiedSpherical(TiedDiag):
         return super().maximise(statistics, scatter, reg_covar).mean()
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
-        return n_features * np.log(precisions_cholesky)
+        return n_features * namespace(precisions_cholesky).log(precisions_cholesky)
 
     def covariance_matrix(self, covariances: Array, component: int, n_features: int) -> Array:
         return covariances * np.eye(n_features)

@@ -6,19 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fastgmm.arrays import Array, cast, like, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 
 
 def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
-    """Weights as float64 (N,), checked.
+    """Weights as a float64 array (N,) on the host, checked.
 
     Raises
     ------
     InputError
         If they have another length, are negative, not finite, or all zero.
     """
-    weight = np.array(sample_weight, dtype=np.float64)
+    weight = np.array(to_numpy(sample_weight), dtype=np.float64)
     if weight.ndim == 0:
         weight = np.full(n_rows, float(weight))
     if weight.ndim != 1:
@@ -45,27 +46,27 @@ class ArraySource(Source):
 
     Parameters
     ----------
-    x : ndarray of shape (N, D)
-        float32 or float64, any strides.
+    x : array of shape (N, D)
+        float32 or float64, any strides; or a tensor.
     sample_weight : array-like of shape (N,), optional
     batch_size : int, optional
         Rows per chunk; all rows in one chunk by default.
     """
 
     def __init__(
-        self, x: np.ndarray, sample_weight: object = None, batch_size: int | None = None
+        self, x: Array, sample_weight: object = None, batch_size: int | None = None
     ) -> None:
         self._x = x
         self.n_rows, self.n_features = x.shape
         self.dtype = x.dtype
         self._batch = batch_size or self.n_rows
-        self._weight: np.ndarray | None = None
+        self._weight: Array | None = None
         if sample_weight is not None:
             weight = check_weights(sample_weight, self.n_rows)
             # The largest first: a sum of weights near 1e308 would overflow.
             largest = weight.max()
             mean = (weight / largest).mean()
-            self._weight = weight / largest / mean
+            self._weight = like(weight / largest / mean, x)
             self.weight_scale = float(largest * mean)
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -74,5 +75,5 @@ class ArraySource(Source):
             weight = None if self._weight is None else self._weight[rows]
             yield Chunk(self._x[rows], weight, start)
 
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        return self._x[rows].astype(np.float64)
+    def take(self, rows: Array) -> Array:
+        return cast(self._x[like(rows, self._x)], np.float64)

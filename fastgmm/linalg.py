@@ -1,0 +1,89 @@
+"""Stacks of triangular matrices, for either kind of array: what array namespaces lack."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import lapack
+
+from fastgmm.arrays import Array, is_tensor, namespace
+
+
+def contiguous(x: Array) -> Array:
+    """``x`` in C order."""
+    return x.contiguous() if is_tensor(x) else np.ascontiguousarray(x)
+
+
+def diagonal(matrices: Array) -> Array:
+    """The diagonals of a stack (..., D, D) as a view (..., D), to read and to write."""
+    if is_tensor(matrices):
+        return matrices.diagonal(dim1=-2, dim2=-1)
+    return np.einsum("...ii->...i", matrices)
+
+
+def symmetric(matrices: Array) -> Array:
+    """The symmetric part of a stack: rounding must not show on one side only."""
+    return (matrices + matrices.mT) / 2
+
+
+def running_sum(x: Array) -> Array:
+    """Running sums along the last axis, in the same order at every call."""
+    if not is_tensor(x) or x.ndim > 1:
+        return x.cumsum(-1)
+    # On CUDA a single line is summed by blocks that race each other, several lines are not.
+    return x.expand(2, len(x)).cumsum(-1)[0]
+
+
+def cholesky(matrices: Array) -> Array:
+    """Lower Cholesky factors of a stack (K, D, D); NaN where one is not positive definite."""
+    if is_tensor(matrices):
+        xp = namespace(matrices)
+        lower, info = xp.linalg.cholesky_ex(matrices)
+        return xp.where((info == 0)[..., None, None], lower, xp.nan)
+    try:
+        return np.linalg.cholesky(matrices)
+    except np.linalg.LinAlgError:
+        return np.stack([_cholesky(matrix) for matrix in matrices])
+
+
+def _cholesky(matrix: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return np.full_like(matrix, np.nan)
+
+
+def inverse_triangular(factors: Array, *, lower: bool) -> Array:
+    """Inverses of a stack of triangular matrices (K, D, D)."""
+    if is_tensor(factors):
+        xp = namespace(factors)
+        eye = xp.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
+        return xp.linalg.solve_triangular(factors, eye.expand_as(factors), upper=not lower)
+    inverse = np.zeros_like(factors)
+    for k, factor in enumerate(factors):
+        inverse[k] = lapack.dtrtri(factor, lower=int(lower))[0]
+    return inverse
+
+
+def inverse_cholesky(covariances: Array) -> Array:
+    """U = L^-T for a stack of covariances L L'; NaN where one is not positive definite."""
+    return contiguous(inverse_triangular(cholesky(covariances), lower=True).mT)
+
+
+def reversed_cholesky(precisions: Array) -> Array:
+    """Upper triangular U with U U' = precision, for a stack; NaN where there is none.
+
+    Reversing rows and columns turns the wanted upper factor into an ordinary lower one.
+    """
+    flip, axes = namespace(precisions).flip, (-2, -1)
+    return contiguous(flip(cholesky(flip(precisions, axis=axes)), axis=axes))
+
+
+def gram(upper: Array) -> Array:
+    """U U' for a stack of factors."""
+    return symmetric(upper @ upper.mT)
+
+
+def inverse_gram(upper: Array) -> Array:
+    """Covariances U^-T U^-1 for a stack of factors of precisions."""
+    inverse = inverse_triangular(upper, lower=False)
+    return symmetric(inverse.mT @ inverse)
