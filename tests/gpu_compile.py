@@ -1,6 +1,6 @@
-"""Compiles every kernel that passes launch, for GPUs that are not there, and reads what it takes.
+"""Compiles every kernel that passes launch, for GPUs that are not there.
 
-Run as a program: ``python tests/gpu_compile.py TARGET [CASE ...]`` writes one line of JSON per kernel.
+``python tests/gpu_compile.py TARGET [CASE ...]`` writes one line of JSON per kernel.
 The passes themselves run, on CPU tensors whose content does not matter, with each launch replaced
 by a compilation: so exactly what they launch is compiled, with the sizes of the launch table.
 """
@@ -82,7 +82,9 @@ def _usage(cubin):
 
 
 def _describe(function, kernel, case):
-    constants = {p.name: v for p, v in zip(function.params, kernel["args"]) if p.is_constexpr}
+    constants = {
+        p.name: v for p, v in zip(function.params, kernel["args"], strict=False) if p.is_constexpr
+    }
     compiled = kernel["compiled"]
     text = compiled.asm.get("ptx", compiled.asm.get("amdgcn", ""))
     line = {
@@ -113,7 +115,7 @@ def compile_all(target_name, cases):
 
     import oracle
     from fastgmm import covariance
-    from fastgmm.backends.gpu import GPUBackend
+    from fastgmm.backends import gpu
     from fastgmm.model import MixtureModel
     from fastgmm_kernels import gpu as kernels
 
@@ -127,12 +129,12 @@ def compile_all(target_name, cases):
 
     JITFunction.run = run
     # What kernels would have written is noise here.
-    GPUBackend._settle = lambda self, p, x: torch.zeros(len(x), dtype=torch.int64)
+    gpu.settle_unreachable = lambda model, x: torch.zeros(len(x), dtype=torch.int64)
     rng = np.random.default_rng(0)
     capability = architecture if vendor == "cuda" else 0
     for case in cases:
         structure, dtype, k, d, precision, ordered = case
-        backend = GPUBackend(torch.device("cpu"))
+        backend = gpu.GPUBackend(torch.device("cpu"))
         backend._target = dataclasses.replace(
             backend._target,
             capability=capability,

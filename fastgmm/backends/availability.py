@@ -66,7 +66,7 @@ def _need_device(device: str) -> None:
         )
 
 
-def gpu_backend(device: str, precision: str) -> tuple[Backend, str]:
+def gpu_backend(device: str, precision: str) -> Backend:
     """The backend of a CUDA device, or of Triton's interpreter.
 
     Parameters
@@ -78,7 +78,6 @@ def gpu_backend(device: str, precision: str) -> tuple[Backend, str]:
     Returns
     -------
     backend : GPUBackend
-    reason : str
 
     Raises
     ------
@@ -105,7 +104,4 @@ def gpu_backend(device: str, precision: str) -> tuple[Backend, str]:
             "triton was imported " + ("without" if interpreter else "with") + " TRITON_INTERPRET=1",
             "Set it before Python starts" if interpreter else "Unset it before Python starts",
         )
-    where = torch.device("cpu" if interpreter else device)
-    backend = GPUBackend(where, precision=precision)
-    what = "Triton's interpreter" if interpreter else torch.cuda.get_device_name(where)
-    return backend, f"gpu: Triton kernels on {what}, precision {precision}, as asked for"
+    return GPUBackend(torch.device("cpu" if interpreter else device), precision=precision)

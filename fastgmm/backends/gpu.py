@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from fastgmm.arrays import to_tensor
 from fastgmm.backends import clusters
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.launch import device_sizes
@@ -78,7 +80,7 @@ class GPUBackend(Backend):
         self.device = device
         properties = torch.cuda.get_device_properties(device) if cuda else None
         capability = 10 * properties.major + properties.minor if properties else 0
-        vendor = "hip" if torch.version.hip else "cuda"
+        vendor = "hip" if getattr(torch.version, "hip", None) else "cuda"
         self._target = Target(
             device,
             capability,
@@ -88,8 +90,10 @@ class GPUBackend(Backend):
         )
 
     def _guard(self) -> AbstractContextManager[Any]:
-        """Triton launches on the current device: make it ours."""
-        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        """Triton launches on the current device: make it ours. Kernels do not warn of overflow."""
+        if self.device.type == "cuda":
+            return torch.cuda.device(self.device)
+        return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
     def _within_memory(self, size: int, row_bytes: int, run: Callable[[int], _T]) -> _T:
         """Run a whole pass in chunks of ``size`` rows; of half as many where memory is short."""
@@ -108,14 +112,12 @@ class GPUBackend(Backend):
                 size //= 2
                 torch.cuda.empty_cache()
 
+    def own(self, x: Any) -> Tensor:
+        return to_tensor(x, str(self.device)).to(torch.float64)
+
     def prepare(self, model: MixtureModel, dtype: Any) -> DeviceParameters:
         with self._guard():
             return pack(model, dtype, self.device, skip=self._target.skip)
-
-    def all_finite(self, x: Any) -> bool:
-        if not isinstance(x, Tensor):
-            return super().all_finite(x)
-        return bool(torch.isfinite(x.sum(dtype=torch.float64)))
 
     def new_order(self) -> RowOrder | None:
         return RowOrder() if self._target.skip else None
@@ -159,18 +161,9 @@ class GPUBackend(Backend):
             work.finish(best=part)
             lost = part < 0
             if lost.any():
-                part[lost] = self._settle(prepared, chunk[lost])
+                part[lost] = settle_unreachable(prepared.model, chunk[lost])
 
         return self._per_row(prepared, x, (len(x),), torch.int64, write)
-
-    def _settle(self, p: DeviceParameters, x: Tensor) -> Tensor:
-        """Labels of the few rows at which every density underflows, found on the host."""
-        model, host = p.model, torch.device("cpu")
-        arrays = (model.weights, model.means, model.covariances, model.precisions_cholesky)
-        plain = MixtureModel(
-            *(move(a, host, torch.float64).numpy() for a in arrays), model.structure
-        )
-        return move(settle_unreachable(plain, x.double().cpu().numpy()), self.device, torch.int64)
 
     def responsibilities(self, prepared: DeviceParameters, x: Any, *, log: bool = False) -> Any:
         def write(work: ChunkPass, chunk: Tensor, part: Tensor) -> None:
@@ -180,7 +173,7 @@ class GPUBackend(Backend):
             work.finish(best=best)
             lost = best < 0
             if lost.any():
-                labels = self._settle(prepared, chunk[lost])
+                labels = settle_unreachable(prepared.model, chunk[lost])
                 part[lost] = -torch.inf if log else 0.0
                 part[lost.nonzero()[:, 0], labels] = 0.0 if log else 1.0
 
@@ -201,9 +194,8 @@ class GPUBackend(Backend):
         about: Any = None,
         order: RowOrder | None = None,
     ) -> SufficientStatistics:
-        p, model, dtype = prepared, prepared.model, prepared.dtype
-        given = model.means if about is None else about
-        exact = move(given, self.device, torch.float64)
+        p, dtype = prepared, prepared.dtype
+        exact = self.own(p.model.means if about is None else about)
         if not self._worth_ordering(p, len(x)):
             order = None
         row_bytes = self._row_bytes(p, lines=True)
@@ -214,7 +206,7 @@ class GPUBackend(Backend):
             work = ChunkPass(self._target, p, size, lines=True)
             totals = Totals(
                 self._target, size, p.n_components, p.width, p.n_features,
-                model.structure.moments, dtype,
+                p.model.structure.moments, dtype,
             )  # fmt: skip
             log_likelihood = self._target.zeros(())
             labels = None if order is None else self._target.empty((len(x),), torch.int32)
@@ -268,7 +260,7 @@ class GPUBackend(Backend):
         labels: Any = None,
         resp: Any = None,
     ) -> SufficientStatistics:
-        exact = move(about, self.device, torch.float64)
+        exact = self.own(about)
         n_components, n_features = exact.shape
         row_bytes = 8 * (2 * n_features + 8 + (0 if labels is not None else n_components))
 
@@ -310,7 +302,7 @@ class GPUBackend(Backend):
 
         def run(size: int) -> FeatureSummary:
             launch = self._target.launch("summarise", n_features, compute_dtype(torch_dtype(x)))
-            origin = move(x[0], self.device, torch.float64)
+            origin = self.own(x[0])
             parts = []
             for _, chunk in chunks(x, size, self.device):
                 splits = min(_SPLITS, -(-len(chunk) // launch.rows))

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
+from fastgmm.arrays import to_tensor
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import gpu as kernels
 
@@ -20,7 +22,9 @@ _BLOCK = 64
 
 def compute_dtype(dtype: Any) -> torch.dtype:
     """What rows of a NumPy or torch dtype are computed in: float64, or float32 for all others."""
-    return torch.float64 if str(dtype).rpartition(".")[2] == "float64" else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        dtype = np.dtype(dtype)
+    return torch.float64 if dtype.itemsize == 8 else torch.float32
 
 
 def width_of(n_features: int, family: str) -> int:
@@ -55,7 +59,7 @@ class DeviceParameters:
     covariances, else (D', K').
     """
 
-    model: MixtureModel
+    model: Any
     family: str
     n_components: int
     n_features: int
@@ -106,14 +110,8 @@ def pack(
     rows: data far from 0 keeps its digits. Without ``skip`` nothing is left out.
     """
     structure, dtype = model.structure, compute_dtype(dtype)
-
-    def on_device(array: Any) -> Tensor:
-        if not isinstance(array, torch.Tensor) and not array.flags.writeable:
-            array = array.copy()
-        return torch.as_tensor(array).to(device, torch.float64)
-
-    weights, means = on_device(model.weights), on_device(model.means)
-    factor = on_device(model.precisions_cholesky)
+    arrays = (model.weights, model.means, model.precisions_cholesky)
+    weights, means, factor = (to_tensor(a, str(device)).to(torch.float64) for a in arrays)
     n_components, n_features = means.shape
     centre = centre_of(weights, means, dtype)
     relative = means - centre

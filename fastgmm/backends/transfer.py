@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastgmm.arrays import to_tensor
+
 Tensor = torch.Tensor
 
 
@@ -45,10 +47,7 @@ def _fill(buffer: Tensor, x: Any) -> None:
 
 def move(x: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A tensor of the values on the device; waits for nothing that is there already."""
-    if not isinstance(x, Tensor):
-        # A tensor may not share memory that cannot be written, nor run backwards.
-        x = torch.from_numpy(np.array(x, dtype=np.dtype(x.dtype).newbyteorder("=")))
-    return x.to(device, dtype)
+    return to_tensor(x, str(device)).to(dtype)
 
 
 def chunks(x: Any, size: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:

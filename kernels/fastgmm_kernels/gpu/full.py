@@ -165,6 +165,7 @@ def expect_full(
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
         n_rows, n_components, per_group, parameters.tallest, *z.stride(), top.stride(0),
         *lp_strides,
-        skip is not None, launch.early, precision, width, launch.rows, block_of(width, launch.features),
+        skip is not None, launch.early, precision,
+        width, launch.rows, block_of(width, launch.features),
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip

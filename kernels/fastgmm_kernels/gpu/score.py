@@ -63,8 +63,8 @@ def finish(top, total, label, norm, best, *, launch):
 
 @triton.jit
 def _respond(
-    p_lp, p_top, p_total, p_weight, p_threshold, p_active, n_rows, n_components, n_padded, p_tallest,
-    s_ln, s_lk,
+    p_lp, p_top, p_total, p_weight, p_threshold, p_active,
+    n_rows, n_components, n_padded, p_tallest, s_ln, s_lk,
     LOG: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_top.dtype.element_ty

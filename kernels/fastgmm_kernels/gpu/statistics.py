@@ -113,7 +113,7 @@ def _moments_diag(
     t_1 = tl.minimum(t_0 + per_split, n_tiles)
     for start in range(t_0, t_1, flush):
         count, first, second = (), (), ()
-        for c in tl.static_range(C):
+        for _ in tl.static_range(C):
             count = count + (tl.zeros((B_N,), dtype),)
             first = first + (tl.zeros((B_D, B_N), dtype),)
             second = second + (tl.zeros((B_D, B_N), dtype),)
