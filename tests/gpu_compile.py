@@ -51,10 +51,10 @@ class _Driver:
     """As much of a driver as compiling asks for."""
 
     def __init__(self, target):
-        self._target = target
+        self.target = target
 
     def get_current_target(self):
-        return self._target
+        return self.target
 
     def get_current_device(self):
         return 0
@@ -135,8 +135,8 @@ def compile_all(target_name, cases):
     for case in cases:
         structure, dtype, k, d, precision, ordered = case
         backend = gpu.GPUBackend(torch.device("cpu"))
-        backend._target = dataclasses.replace(
-            backend._target,
+        backend.target = dataclasses.replace(
+            backend.target,
             capability=capability,
             programs=264,
             precision=kernels.input_precision(precision, vendor, capability),
