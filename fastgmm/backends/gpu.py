@@ -63,6 +63,7 @@ class GPUBackend(Backend):
     Parameters
     ----------
     device : torch.device
+        With its number, if it is a CUDA device.
     precision : {"highest", "high", "medium"}
         Of products in float32, as in ``torch.set_float32_matmul_precision``.
     skip : bool
@@ -75,8 +76,6 @@ class GPUBackend(Backend):
         self, device: torch.device, *, precision: str = "highest", skip: bool = True
     ) -> None:
         cuda = device.type == "cuda"
-        if cuda and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
         capability, programs = 0, 4
         if cuda:
