@@ -21,8 +21,9 @@ Array = Any
 
 def is_tensor(x: object) -> bool:
     """Whether ``x`` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
+    # Another thread may be importing torch just now.
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(x, tensor)
 
 
 @cache

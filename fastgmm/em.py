@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, read, to_numpy, working_dtype
+from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.linalg import diagonal
@@ -162,7 +162,10 @@ def _maximise(
     """The M-step without a look at its outcome, which may not be sound."""
     structure = model.structure
     covariances = structure.maximise(statistics, scatter, reg_covar)
-    covariances = structure.replace(covariances, statistics.empty(), model.covariances)
+    empty = statistics.empty()
+    # A device would have to be waited for to know whether there is one.
+    if is_tensor(empty) or empty.any():
+        covariances = structure.replace(covariances, empty, model.covariances)
     return MixtureModel.factorised(statistics.weights(), statistics.means(), covariances, structure)
 
 

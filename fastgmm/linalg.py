@@ -1,4 +1,4 @@
-"""Stacks of triangular matrices, for either kind of array: what array namespaces lack."""
+"""Linear algebra for either kind of array: what array namespaces lack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fastgmm.arrays import Array, is_tensor, namespace
+
+_ROWS = 128
 
 
 def contiguous(x: Array) -> Array:
@@ -33,6 +35,18 @@ def running_sum(x: Array) -> Array:
     return x.expand(2, len(x)).cumsum(-1)[0]
 
 
+def cross(a: Array, b: Array) -> Array:
+    """a' b for N rows (N, I) or (N,) and (N, J); rounding does not grow with N."""
+    if not is_tensor(a):
+        return a.T @ b
+    if a.ndim == 1:
+        return cross(a[:, None], b)[0]
+    # A library may add all rows in turn to one number; sums over few rows add up in a tree.
+    whole = len(a) - len(a) % _ROWS
+    left, right = (rows[:whole].reshape(-1, _ROWS, rows.shape[1]) for rows in (a, b))
+    return (left.mT @ right).sum(axis=0) + a[whole:].mT @ b[whole:]
+
+
 def cholesky(matrices: Array) -> Array:
     """Lower Cholesky factors of a stack (K, D, D); NaN where one is not positive definite."""
     if is_tensor(matrices):
@@ -52,21 +66,23 @@ def _cholesky(matrix: np.ndarray) -> np.ndarray:
         return np.full_like(matrix, np.nan)
 
 
-def inverse_triangular(factors: Array, *, lower: bool) -> Array:
-    """Inverses of a stack of triangular matrices (K, D, D)."""
+def inverse_transposed(factors: Array, *, lower: bool) -> Array:
+    """A^-T for a stack of triangular matrices A (K, D, D), in C order."""
     if is_tensor(factors):
         xp = namespace(factors)
         eye = xp.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
-        return xp.linalg.solve_triangular(factors, eye.expand_as(factors), upper=not lower)
-    inverse = np.zeros_like(factors)
+        inverse = xp.linalg.solve_triangular(factors, eye.expand_as(factors), upper=not lower)
+        return contiguous(inverse.mT)
+    result = np.zeros_like(factors)
     for k, factor in enumerate(factors):
-        inverse[k] = lapack.dtrtri(factor, lower=int(lower))[0]
-    return inverse
+        # What LAPACK gives is in Fortran order: transposed it is copied line by line.
+        result[k] = lapack.dtrtri(factor, lower=int(lower))[0].T
+    return result
 
 
 def inverse_cholesky(covariances: Array) -> Array:
     """U = L^-T for a stack of covariances L L'; NaN where one is not positive definite."""
-    return contiguous(inverse_triangular(cholesky(covariances), lower=True).mT)
+    return inverse_transposed(cholesky(covariances), lower=True)
 
 
 def reversed_cholesky(precisions: Array) -> Array:
@@ -85,5 +101,5 @@ def gram(upper: Array) -> Array:
 
 def inverse_gram(upper: Array) -> Array:
     """Covariances U^-T U^-1 for a stack of factors of precisions."""
-    inverse = inverse_triangular(upper, lower=False)
+    inverse = contiguous(inverse_transposed(upper, lower=False).mT)
     return symmetric(inverse.mT @ inverse)

@@ -19,9 +19,9 @@ class CovarianceStructure(ABC):
 
     A structure has no state: it maps statistics to covariances, covariances to factors of the
     precisions, and says which family of kernels evaluates it. Users add their own with
-    :func:`fastgmm.covariance.register`. ``maximise``, ``precisions_cholesky``, ``precisions``,
-    ``covariances``, ``log_determinants`` and ``replace`` take arrays of either kind and do not wait
-    for a device; the others are for the host.
+    :func:`fastgmm.covariance.register`. What is computed from statistics, covariances, precisions
+    or factors takes arrays of either kind, and does not wait for a device; ``covariance_matrix``,
+    ``colour`` and ``spread`` are for the host.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ class Variances(CovarianceStructure):
         return 1.0 / xp.sqrt(xp.where(covariances > 0, covariances, xp.nan))
 
     def factor_precisions(self, precisions: Array) -> Array:
-        return np.sqrt(precisions)
+        return namespace(precisions).sqrt(precisions)
 
     def precisions(self, precisions_cholesky: Array) -> Array:
         return precisions_cholesky**2

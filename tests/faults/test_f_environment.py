@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -64,6 +65,32 @@ def test_case_53_import_loads_nothing_optional():
         """
     )
     assert out.strip() == "[]"
+
+
+def test_case_53_arrays_never_load_torch():
+    out = run_python(
+        SMALL_FIT
+        + """
+import sys
+fastgmm.GaussianMixture(2, covariance_type="spherical", max_iter=1, device="reference").fit(x)
+print(sorted({"torch", "triton", "array_api_compat"} & set(sys.modules)))
+"""
+    )
+    assert out.strip().splitlines()[-1] == "[]"
+
+
+def test_case_53_what_tensors_need_is_named(monkeypatch):
+    torch = pytest.importorskip("torch")
+    from fastgmm import arrays
+
+    monkeypatch.setitem(sys.modules, "array_api_compat", None)
+    monkeypatch.setattr(arrays, "_torch", arrays._torch.__wrapped__)
+    x = torch.tensor(np.random.default_rng(0).standard_normal((20, 2)))
+    with pytest.raises(BackendUnavailableError, match=r"fastgmm\[torch\]"):
+        fastgmm.GaussianMixture(1, device="reference").fit(x)
+    # The kernels of the CPU need nothing of it.
+    model = fastgmm.GaussianMixture(1).fit(x)
+    assert isinstance(model.predict(x), torch.Tensor)
 
 
 @pytest.mark.slow
