@@ -32,7 +32,7 @@ if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 DEVICES = ("reference", "cpu")
 # The device of tensors and that of the estimator that gets them: where kernels of a GPU join.
-TENSORS = (("cpu", "reference"), ("cpu", "interpreter"))
+TENSORS = (("cpu", "reference"),)
 DTYPES = (np.float32, np.float64)
 
 

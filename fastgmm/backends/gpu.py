@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 _T = TypeVar("_T")
 
 # Rows of a chunk that must fit into the memory of the device.

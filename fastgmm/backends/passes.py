@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -11,7 +11,7 @@ from fastgmm.backends.launch import Launch, device_sizes, find
 from fastgmm.backends.packing import DeviceParameters, whole_components
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 # Components of a group at least: below, joining the groups costs more than it gains.
 _GROUP = 16
