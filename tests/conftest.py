@@ -31,8 +31,14 @@ CUDA = _cuda()
 if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 DEVICES = ("reference", "cpu")
-# The device of tensors and that of the estimator that gets them: where kernels of a GPU join.
-TENSORS = (("cpu", "reference"),)
+# The device of tensors and that of the estimator that gets them.
+TENSORS = (
+    ("cpu", "reference"),
+    pytest.param(
+        ("cuda:0", "cuda"),
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="there is no CUDA device")],
+    ),
+)
 DTYPES = (np.float32, np.float64)
 
 
