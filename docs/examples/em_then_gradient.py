@@ -50,7 +50,7 @@ def train(n_rows: int = 3000, steps: int = 250, seed: int = 0) -> Result:
     x, labels = spirals(n_rows, rng)
     unseen, unseen_labels = spirals(n_rows, rng)
     start = [
-        fastgmm.GaussianMixture(6, random_state=seed, max_iter=50, tol=1e-4).fit(x[labels == k])
+        fastgmm.GaussianMixture(6, random_state=seed, max_iter=300, tol=1e-3).fit(x[labels == k])
         for k in (0, 1)
     ]
     modules = torch.nn.ModuleList([GMM.from_estimator(m, epsilon=1e-3) for m in start])
@@ -77,7 +77,9 @@ def draw(result: Result, path: Path) -> None:
 
     line = np.linspace(-3.2, 3.2, 300, dtype=np.float32)
     grid = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(10, 5), sharex=True, sharey=True, layout="constrained"
+    )
     stages = (("EM", result.start, result.before), ("then gradient", result.tuned, result.after))
     for axis, (title, mixtures, share) in zip(axes, stages, strict=True):
         first, second = (m.score_samples(grid).reshape(300, 300) for m in mixtures)
@@ -88,7 +90,6 @@ def draw(result: Result, path: Path) -> None:
         axis.scatter(*result.x[:1200].T, s=4, c=colours, linewidths=0)
         axis.set_title(f"{title}: {share:.1%} of new rows right")
         axis.set_aspect("equal")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

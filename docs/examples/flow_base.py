@@ -1,8 +1,8 @@
 """A mixture as base of a small flow: ``python docs/examples/flow_base.py flow.png``.
 
 Two coupling layers bend the plane; what they cannot do, to tear it into several clusters, the
-mixture at their base does. All are trained together. Dinh, Sohl-Dickstein and Bengio (2017), Density
-estimation using Real NVP.
+mixture at their base does. All are trained together.
+Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def draw(results: list[tuple[str, Flow, float]], x: Tensor, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 1 + len(results), figsize=(12, 4.2), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        1, 1 + len(results), figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained"
+    )
     axes[0].scatter(*x[:2000].T, s=3, color="#333333", linewidths=0)
     axes[0].set_title("data")
     for axis, (title, flow, score) in zip(axes[1:], results, strict=True):
@@ -109,7 +111,6 @@ def draw(results: list[tuple[str, Flow, float]], x: Tensor, path: Path) -> None:
         axis.set_title(f"{title}: {score:.2f} nats per row")
     for axis in axes:
         axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

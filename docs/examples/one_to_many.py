@@ -1,7 +1,7 @@
 """A mixture density network on a relation that is not a function.
 
-``python docs/examples/one_to_many.py one_to_many.png``: rows lie on x = y + 0.3 sin(2 pi y) + noise,
-so that one x has up to three y. Least squares would give their average; the mixture gives all.
+``python docs/examples/one_to_many.py one_to_many.png``: rows lie on x = y + 0.3 sin(2 pi y) and
+noise, so that one x has up to three y. Least squares would give their average, the mixture all.
 Bishop (1994), Mixture density networks.
 """
 
@@ -56,10 +56,14 @@ def draw(mixture: GMM, path: Path) -> None:
         mean = distribution.mean
         contexts, targets = rows(1500)
         drawn = mixture(contexts).sample()
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        1, 3, figsize=(12, 4), sharex=True, sharey=True, layout="constrained"
+    )
     axes[0].scatter(contexts, targets, s=4, color="#333333", linewidths=0)
     axes[0].set_title("data")
-    axes[1].pcolormesh(across[:, 0], up, density.sqrt(), cmap="Blues", shading="auto")
+    axes[1].pcolormesh(
+        across[:, 0].numpy(), up.numpy(), density.sqrt().numpy(), cmap="Blues", shading="auto"
+    )
     axes[1].plot(across, mean, color="#d95f02", label="mean: what least squares gives")
     axes[1].legend(loc="upper left", frameon=False)
     axes[1].set_title("p(y | x), root scale")
@@ -68,7 +72,6 @@ def draw(mixture: GMM, path: Path) -> None:
     for axis in axes:
         axis.set(xlabel="x", xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
     axes[0].set_ylabel("y")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -1,6 +1,6 @@
 """Density of two moons, learnt by gradient: ``python docs/examples/two_moons.py moons.png``.
 
-A mixture of 12 Gaussians starts at k-means clusters and is trained by Adam on batches.
+A mixture of 12 Gaussians starts at random rows and is trained by Adam on batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def train(n_rows: int = 4000, steps: int = 300, seed: int = 0) -> tuple[GMM, tor
     torch.manual_seed(seed)
     x = torch.from_numpy(make_moons(n_rows, noise=0.06, random_state=seed)[0]).float()
     mixture = GMM(features=2, components=12)
-    mixture.initialize(x, "kmeans")
+    mixture.initialize(x, "random")
     optimiser = torch.optim.Adam(mixture.parameters(), lr=0.02)
     history = []
     for _ in range(steps):
@@ -45,13 +45,14 @@ def draw(mixture: GMM, x: torch.Tensor, path: Path) -> None:
         distribution = mixture()
         density = distribution.log_prob(grid).exp()
         drawn = distribution.sample((len(x),))
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        1, 2, figsize=(10, 3.6), sharex=True, sharey=True, layout="constrained"
+    )
     for axis, points, title in zip(axes, (x, drawn), ("data", "samples"), strict=True):
         axis.contourf(across, up, density, levels=24, cmap="Blues")
         axis.scatter(*points[:1000].T, s=3, color="#d95f02", alpha=0.6, linewidths=0)
         axis.set_title(f"{title}, and the density of the mixture")
         axis.set_aspect("equal")
-    figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
