@@ -53,10 +53,12 @@ class Gaussians:
 
     @property
     def batch_shape(self) -> torch.Size:
+        """Shape of the batch of mixtures."""
         return self.logits.shape[:-1]
 
     @property
     def n_features(self) -> int:
+        """Number of features D."""
         return self.means.shape[-1]
 
     @property
