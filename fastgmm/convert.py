@@ -329,9 +329,15 @@ class MixtureConversion(MixtureScoring):
         dtype = torch.float32 if str(self.means_.dtype).endswith("float32") else torch.float64
         matrices = model.structure.family == "full"
         covariances = np.linalg.cholesky(model.covariances) if matrices else model.covariances
+        weights, means, scale = (
+            torch.tensor(np.asarray(a), dtype=dtype)
+            for a in (model.weights, model.means, covariances)
+        )
         return Distribution(
-            *(torch.tensor(np.asarray(a), dtype=dtype) for a in (model.weights, model.means)),
-            **{"scale_tril" if matrices else "variances": torch.tensor(covariances, dtype=dtype)},
+            weights,
+            means,
+            scale_tril=scale if matrices else None,
+            variances=None if matrices else scale,
             covariance_type=model.structure.name,
         )
 

@@ -65,9 +65,12 @@ def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Ar
 
 def _differentiable(x: Any, *parameters: Any, device: str) -> bool:
     """Whether gradients or batches of mixtures are asked for, which only tensors can."""
-    torch = sys.modules.get("torch")
-    tensors = () if torch is None else (x, *parameters)
-    if not any(isinstance(t, torch.Tensor) and (t.requires_grad or x.ndim > 2) for t in tensors):
+    if "torch" not in sys.modules:
+        return False
+    from torch import Tensor
+
+    tensors = [t for t in (x, *parameters) if isinstance(t, Tensor)]
+    if not any(t.requires_grad or x.ndim > 2 for t in tensors):
         return False
     if device != "auto":
         raise InputError(f"device must be 'auto' for tensors that require grad; got {device!r}.")

@@ -202,7 +202,10 @@ class GMM(nn.Module):
             scale = self._triangles(*shape)
             if self.tied:
                 return GaussianMixture(
-                    logits=logits, means=means, scale_tril=scale[..., 0, :, :], covariance_type="tied"
+                    logits=logits,
+                    means=means,
+                    scale_tril=scale[..., 0, :, :],
+                    covariance_type="tied",
                 )
             return GaussianMixture(logits=logits, means=means, scale_tril=scale)
         variances = (2 * shape[0]).exp() + self.epsilon

@@ -24,7 +24,7 @@ UPPER = TOP | {
 }
 HEAVY = ["torch", "triton", "matplotlib", "dask", "pandas", "polars", "pyarrow"]
 # Who may reach up all the same, inside functions only.
-LAZY = {"fastgmm": TOP, "fastgmm.convert": {"io"}}
+LAZY = {"fastgmm": TOP, "fastgmm.convert": {"distributions", "io", "nn"}}
 
 
 def module_name(path: Path) -> str:

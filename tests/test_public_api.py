@@ -25,6 +25,14 @@ NAMES = {
         "sufficient_statistics",
     },
     "fastgmm.em": {"EMResult", "fit"},
+    "fastgmm.autograd": {
+        "component_log_prob",
+        "log_responsibilities",
+        "mixture_log_prob",
+        "responsibilities",
+    },
+    "fastgmm.distributions": {"GaussianMixture", "MixtureSameFamily", "kl_monte_carlo"},
+    "fastgmm.nn": {"GMM", "MLP"},
     "fastgmm.covariance": {"get", "names", "register"},
     "fastgmm.io": {"load", "save"},
     "fastgmm.errors": {
@@ -45,6 +53,8 @@ BEYOND_SKLEARN = {
     "n_parameters",
     "predict_log_proba",
     "save",
+    "to_distribution",
+    "to_module",
     "to_sklearn",
 }
 

@@ -99,7 +99,8 @@ def mixture_log_prob(
     >>> from fastgmm.autograd import mixture_log_prob
     >>> means = torch.tensor([[0.0], [2.0]], requires_grad=True)
     >>> weights, scale = torch.tensor([0.5, 0.5]), torch.ones(2, 1)
-    >>> mixture_log_prob(torch.tensor([[0.5]]), weights.log(), means, scale, "diag").sum().backward()
+    >>> x = torch.tensor([[0.5]])
+    >>> mixture_log_prob(x, weights.log(), means, scale, "diag").sum().backward()
     >>> [round(g, 4) for g in means.grad[:, 0].tolist()]
     [0.3655, -0.4034]
     """

@@ -129,9 +129,7 @@ def from_scale(scale: Tensor, covariance_type: str, n_components: int) -> Factor
     return from_diagonal(1 / scale, covariance_type, n_components)
 
 
-def from_precisions_cholesky(
-    factors: Tensor, covariance_type: str, n_components: int
-) -> Factors:
+def from_precisions_cholesky(factors: Tensor, covariance_type: str, n_components: int) -> Factors:
     """The same from upper triangular U with precision U U', or reciprocal standard deviations."""
     trailing, _ = check_structure(covariance_type)
     if trailing.endswith("DD"):

@@ -116,9 +116,8 @@ def _double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         if weights.ndim == 2:
             value = value.logsumexp(-1)
         first = torch.autograd.grad(value, arguments, weights, create_graph=True)
-        total = sum(
-            (g * u).sum() for g, u, wanted in zip(first, upstream, ctx.wanted, strict=True) if wanted
-        )
+        terms = zip(first, upstream, ctx.wanted, strict=True)
+        total = torch.stack([(g * u).sum() for g, u, wanted in terms if wanted]).sum()
         second = torch.autograd.grad(total, (weights, *arguments), allow_unused=True)
     return (*second, None, None)
 

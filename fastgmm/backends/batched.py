@@ -106,7 +106,7 @@ def _flops(x: Array, mixtures: Mixtures) -> float:
 
 def _each(found: Array) -> Array:
     """Whether something is so for all entries of each mixture."""
-    return found.all(axis=tuple(range(1, found.ndim)))
+    return np.asarray(found.all(axis=tuple(range(1, found.ndim))))
 
 
 def _sane(x: Array, constants: Array, means: Array, factors: Array) -> tuple[Array, Array]:
@@ -149,10 +149,10 @@ def check_values(x: Array, constants: Array, means: Array, factors: Array) -> No
             if not fine.all():
                 k = int(np.argwhere(~fine)[0][0])
                 raise InputError(
-                    f"{name} of shape {array.shape} cannot be used in component {k} of mixture {b}: "
-                    f"{what}."
+                    f"{name} of shape {array.shape} cannot be used in component {k} of mixture "
+                    f"{b}: {what}."
                 )
-    empty = np.isneginf(constants).all(axis=1)
+    empty = _each(np.isneginf(constants))
     if empty.any():
         raise InputError(
             f"the log-weights of mixture {int(np.argmax(empty))} of {len(empty)} are all -inf; at "
@@ -327,11 +327,11 @@ def backward(
             dx[part],
             threads=threads(4 * _flops(x[part], mixtures)),
         )
-        totals = [
+        count, first, cross = (
             a.reshape(-1, splits, *a.shape[1:]).sum(axis=1)
             for a in (count, first, shared_cross if mixtures.shared else cross)
-        ]
-        _derive(mixtures, part, factors[part], *totals, result)
+        )
+        _derive(mixtures, part, factors[part], count, first, cross, result)
     for array in (result.x, result.constants, result.means, result.factors):
         array[~keep] = np.nan
     return result

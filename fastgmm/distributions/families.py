@@ -57,7 +57,7 @@ def _select(components: Distribution, labels: Tensor, n_inner: int) -> Distribut
     arguments = _arguments(components)
     if arguments is None:
         return None
-    known = type(components).arg_constraints
+    known: Any = type(components).arg_constraints
     chosen: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in known or not isinstance(value, Tensor):
@@ -73,18 +73,15 @@ def _select(components: Distribution, labels: Tensor, n_inner: int) -> Distribut
 def _arguments(components: Distribution) -> dict[str, Any] | None:
     """What the constructor of a distribution would be given; None where that cannot be known."""
     cls = type(components)
+    known: Any = cls.arg_constraints
     names = list(inspect.signature(cls.__init__).parameters.values())[1:]
-    dropped = {
-        name
-        for group in _ALTERNATIVES
-        for name in [g for g in group if g in cls.arg_constraints][1:]
-    }
+    dropped = {name for group in _ALTERNATIVES for name in [g for g in group if g in known][1:]}
     arguments = {}
     for parameter in names:
         name = parameter.name
         if name in dropped or name == "validate_args":
             continue
-        if name in cls.arg_constraints:
+        if name in known:
             arguments[name] = getattr(components, name)
         elif parameter.default is parameter.empty:
             return None

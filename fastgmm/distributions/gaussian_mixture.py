@@ -67,8 +67,8 @@ class GaussianMixture(estimates.EntropyEstimates):
     >>> mixture = GaussianMixture(
     ...     torch.tensor([0.25, 0.75]), torch.tensor([[0.0], [4.0]]), variances=torch.ones(2, 1)
     ... )
-    >>> mixture.mean, mixture.variance
-    (tensor([3.]), tensor([4.]))
+    >>> round(mixture.mean.item(), 4), round(mixture.variance.item(), 4)
+    (3.0, 4.0)
     >>> mixture.posterior(torch.tensor([2.0])).probs
     tensor([0.2500, 0.7500])
     """
@@ -100,10 +100,12 @@ class GaussianMixture(estimates.EntropyEstimates):
             raise InputError("means must be given.")
         if (weights is None) == (logits is None):
             raise InputError("give exactly one of weights and logits.")
-        log_mass = logits if weights is None else weights
-        check_tensors(**{"logits" if weights is None else "weights": log_mass}, means=means)
-        if validate and weights is not None:
-            _check_weights(weights)
+        if weights is not None:
+            check_tensors(weights=weights, means=means)
+            if validate:
+                _check_weights(weights)
+            logits = log_weights(weights)
+        check_tensors(logits=logits, means=means)
         given = {
             "covariances": covariances,
             "precisions": precisions,
@@ -111,26 +113,8 @@ class GaussianMixture(estimates.EntropyEstimates):
             "variances": variances,
         }
         scale, structure = scale_from(given, covariance_type, validate)
-        if weights is not None:
-            log_mass = log_weights(weights)
         check_tensors(means=means, scale=scale)
-        check_mixture(log_mass, means, scale, structure)
-        if validate:
-            _check_logits(log_mass)
-        trailing = len(check_structure(structure)[0])
-        leading = scale.shape[: scale.ndim - trailing]
-        try:
-            batch_shape = torch.broadcast_shapes(log_mass.shape[:-1], means.shape[:-2], leading)
-        except RuntimeError:
-            raise InputError(
-                f"the batch shapes of weights {tuple(log_mass.shape)}, means {tuple(means.shape)} "
-                f"and covariances {tuple(leading)} + {tuple(scale.shape[len(leading) :])} must "
-                "broadcast."
-            ) from None
-        dtype = torch.promote_types(torch.promote_types(log_mass.dtype, means.dtype), scale.dtype)
-        normal = log_mass.to(dtype).log_softmax(-1)
-        plain = Gaussians(normal, means.to(dtype), scale.to(dtype), structure)
-        self._set(plain.expand(batch_shape), validate)
+        self._set(_combined(logits, means, scale, structure, validate), validate)
 
     def _set(self, gaussians: Gaussians, validate: bool) -> None:
         self._gaussians = gaussians
@@ -140,8 +124,10 @@ class GaussianMixture(estimates.EntropyEstimates):
             self,
             gaussians.batch_shape,
             Size([gaussians.n_features]),
-            validate_args=validate,
+            # torch cannot check a batch of none.
+            validate_args=validate and gaussians.logits.numel() > 0,
         )
+        self._validate_args = validate
 
     def __repr__(self) -> str:
         return (
@@ -163,8 +149,8 @@ class GaussianMixture(estimates.EntropyEstimates):
     def to(self, *args: Any, **kwargs: Any) -> GaussianMixture:
         """Return the distribution on another device or in another dtype, as ``Tensor.to``."""
         own = self._gaussians
-        moved = (t.to(*args, **kwargs) for t in (own.logits, own.means, own.scale))
-        return self._like(Gaussians(*moved, own.covariance_type))
+        logits, means, scale = (t.to(*args, **kwargs) for t in (own.logits, own.means, own.scale))
+        return self._like(Gaussians(logits, means, scale, own.covariance_type))
 
     @property
     def weights(self) -> Tensor:
@@ -226,7 +212,7 @@ class GaussianMixture(estimates.EntropyEstimates):
         if not isinstance(value, Tensor) or value.shape[-1:] != self.event_shape:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"value must have shape (..., {self.event_shape[0]}); got {shape}.")
-        if self._validate_args:
+        if self._validate_args and value.numel() > 0:
             self._validate_sample(value)
 
     def posterior(self, value: Tensor) -> Categorical:
@@ -277,7 +263,7 @@ class GaussianMixture(estimates.EntropyEstimates):
         below = torch.special.ndtr((value[..., None, :] - self.means) / scales).prod(-1)
         return (self.weights * below).sum(-1)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values: a component each, then that component alone.
 
         Parameters
@@ -291,7 +277,7 @@ class GaussianMixture(estimates.EntropyEstimates):
         """
         return self._gaussians.sample(Size(sample_shape))
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values with gradients by weights, means and covariances.
 
         The gradients are implicit: each value keeps its conditional distribution functions while
@@ -339,10 +325,8 @@ class GaussianMixture(estimates.EntropyEstimates):
                 f"{tuple(self.batch_shape)}. Index its parameters first."
             )
         scale = self.scale.detach().cpu().double()
-        if self._gaussians.full:
-            factors = torch.linalg.inv(scale.tril()).mT.triu()
-        else:
-            factors = 1 / scale
+        full = self._gaussians.full
+        factors = torch.linalg.inv(scale.tril()).mT.triu() if full else 1 / scale
         weights = self.weights.detach().cpu().double()
         return Estimator.from_parameters(
             (weights / weights.sum()).numpy(),
@@ -351,6 +335,27 @@ class GaussianMixture(estimates.EntropyEstimates):
             covariance_type=self.covariance_type,
             **params,
         )
+
+
+def _combined(
+    logits: Any, means: Tensor, scale: Tensor, structure: str, validate: bool
+) -> Gaussians:
+    """Check shapes, bring batch shapes and dtypes together, normalise the weights."""
+    check_mixture(logits, means, scale, structure)
+    if validate:
+        _check_logits(logits)
+    leading = scale.shape[: scale.ndim - len(check_structure(structure)[0])]
+    try:
+        batch_shape = torch.broadcast_shapes(logits.shape[:-1], means.shape[:-2], leading)
+    except RuntimeError:
+        raise InputError(
+            f"the batch shapes of weights {tuple(logits.shape)}, means {tuple(means.shape)} and "
+            f"covariances {tuple(leading)} + {tuple(scale.shape[len(leading) :])} must broadcast."
+        ) from None
+    dtype = torch.promote_types(torch.promote_types(logits.dtype, means.dtype), scale.dtype)
+    normal = logits.to(dtype).log_softmax(-1)
+    plain = Gaussians(normal, means.to(dtype), scale.to(dtype), structure)
+    return plain.expand(batch_shape)
 
 
 def _check_weights(weights: Tensor) -> None:

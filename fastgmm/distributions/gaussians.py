@@ -28,7 +28,7 @@ def rows_of(value: Tensor, batch_shape: torch.Size) -> tuple[Tensor, torch.Size]
 def values_of(rows: Tensor, sample_shape: torch.Size, n_batch: int) -> Tensor:
     """The way back: (*batch, N, ...) as (*S, *batch, ...)."""
     rows = rows.movedim(n_batch, 0)
-    return rows.reshape(*sample_shape, *rows.shape[1:])
+    return rows.reshape((*sample_shape, *rows.shape[1:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +53,12 @@ class Gaussians:
 
     @property
     def batch_shape(self) -> torch.Size:
+        """Shape of the batch of mixtures."""
         return self.logits.shape[:-1]
 
     @property
     def n_features(self) -> int:
+        """Number of features D."""
         return self.means.shape[-1]
 
     @property

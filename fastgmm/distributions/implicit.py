@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Numbers of the largest intermediate array; rows are taken in chunks that keep to it.
 _CHUNK = 1 << 22
@@ -71,15 +70,16 @@ def _jacobian(x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) ->
 
 class _Implicit(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
         ctx.save_for_backward(x, log_weights, means, factors)
         return x.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "samples have first derivatives only: rsample does not support create_graph=True."
+            )
         # Differences of distribution functions: in float64, whatever the samples are.
         x, *parameters = (t.double() for t in ctx.saved_tensors)
         parameters = [p.detach().requires_grad_() for p in parameters]

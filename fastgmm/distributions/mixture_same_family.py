@@ -140,7 +140,7 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             wanted = ", ".join(["...", *map(str, self.event_shape)])
             raise InputError(f"value must have shape ({wanted}); got {shape}.")
-        if self._validate_args:
+        if self._validate_args and value.numel() > 0:
             self._validate_sample(value)
 
     def _joint(self, value: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
             return gaussians.log_responsibilities(self._merged(value))
         return self._joint(value).log_softmax(-1)
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values: a component each, then that component alone.
 
         A family that cannot be built again from the parameters it names in ``arg_constraints``
@@ -193,14 +193,15 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
         with torch.no_grad():
             if gaussians is not None:
                 drawn = gaussians.sample(sample_shape)
-                return drawn.reshape(*drawn.shape[:-1], *self.event_shape)
+                return drawn.reshape((*drawn.shape[:-1], *self.event_shape))
             if math.prod(sample_shape) == 0:
-                return super().sample(sample_shape)
+                none = self.component_distribution.sample(sample_shape)
+                return none.select(-1 - len(self.event_shape), 0)
             labels = self.mixture_distribution.sample(sample_shape)
             chosen = select(self.component_distribution, labels)
             return super().sample(sample_shape) if chosen is None else chosen.sample()
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values with implicit gradients by weights, means and scales of Gaussian components.
 
         Parameters
@@ -224,4 +225,4 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
                 f"components; got {type(self.component_distribution).__name__}."
             )
         drawn = gaussians.rsample(Size(sample_shape))
-        return drawn.reshape(*drawn.shape[:-1], *self.event_shape)
+        return drawn.reshape((*drawn.shape[:-1], *self.event_shape))

@@ -44,14 +44,14 @@ def scale_from(
         raise InputError(f"{name} must be a floating-point torch.Tensor; got {_describe(value)}.")
     structure = covariance_type or ("diag" if name == "variances" else "full")
     trailing, _ = check_structure(structure)
+    matrices = trailing.endswith("DD")
+    if name == ("variances" if matrices else "scale_tril"):
+        raise InputError(f"covariance_type={structure!r} has no {name}.")
     if value.ndim < len(trailing):
         raise InputError(
             f"{name} must have the dimensions (..., {', '.join(trailing)}) for "
             f"covariance_type={structure!r}; got shape {tuple(value.shape)}."
         )
-    matrices = trailing.endswith("DD")
-    if (matrices and name == "variances") or (not matrices and name == "scale_tril"):
-        raise InputError(f"covariance_type={structure!r} has no {name}.")
     if not matrices:
         return _positive(name, value, structure, validate), structure
     if value.shape[-1] != value.shape[-2]:
