@@ -83,7 +83,7 @@ def backward(
         *_views(upstream, x, constants, means, factors), with_x=with_x, with_moments=with_moments
     )
     arrays = (found.x, found.constants, found.means, found.factors)
-    return tuple(torch.from_numpy(a) for a in arrays)  # type: ignore[return-value]
+    return tuple(torch.from_numpy(a) for a in arrays)
 
 
 def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dx = x.new_empty(x.shape if with_x else (x.shape[0], 0, 0))
     arguments = (constants, means, factors)
-    return (dx, *(a.new_empty(a.shape) for a in arguments))  # type: ignore[return-value]
+    return (dx, *(a.new_empty(a.shape) for a in arguments))
 
 
 @colour.register_fake

@@ -98,7 +98,7 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
         return value[..., None] if n_event == 0 else value.flatten(-n_event)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:
         """Whether gradients pass through samples: for Gaussian components."""
         return gaussian_parameters(self.component_distribution) is not None
 
