@@ -18,6 +18,7 @@ import torch_problems as problems  # noqa: E402
 from fastgmm.distributions import GaussianMixture  # noqa: E402
 from fastgmm.errors import InputError  # noqa: E402
 from fastgmm.nn import GMM, MLP  # noqa: E402
+from torch_problems import default_validation  # noqa: E402, F401
 
 KINDS = list(itertools.product(("full", "diagonal", "spherical"), (False, True)))
 STRATEGIES = ("random", "kmeans", "kmeans++")
@@ -248,6 +249,7 @@ def test_epsilon_keeps_collapsed_components_apart_from_zero():
     assert torch.equal(full().scale.diagonal(dim1=-2, dim2=-1), full.phi[2].exp())
 
 
+@pytest.mark.usefixtures("default_validation")
 def test_it_compiles():
     torch.manual_seed(0)
     for context in (0, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.distributions as td
 
@@ -62,6 +63,12 @@ def truth(structure, x, log_weights, means, scale):
     components = td.MultivariateNormal(means, scale_tril=dense_scale(structure, scale, k, d))
     value = x.movedim(-2, 0)[..., None, :]
     return (components.log_prob(value) + log_weights).movedim(0, -2)
+
+
+@pytest.fixture
+def default_validation(monkeypatch):
+    """torch.compile turns the validation of all distributions off, for good; this puts it back."""
+    monkeypatch.setattr(td.Distribution, "_validate_args", td.Distribution._validate_args)
 
 
 def gradients(output, upstream, inputs):

@@ -18,12 +18,14 @@ from fastgmm.autograd import ops
 from fastgmm.autograd.arguments import (
     Factors,
     Mixtures,
+    as_scale,
     check_mixture,
     check_tensors,
     flatten,
     from_precisions_cholesky,
     from_scale,
 )
+from fastgmm.autograd.engines import engine_for
 
 __all__ = ["component_log_prob", "log_responsibilities", "mixture_log_prob", "responsibilities"]
 
@@ -43,6 +45,21 @@ def _mixtures(
     build = from_scale if parameterisation == "scale" else from_precisions_cholesky
     found: Factors = build(factors.to(dtype), covariance_type, means.shape[-2])
     return flatten(x.to(dtype), log_weights.to(dtype), means.to(dtype), found)
+
+
+def _few(x: Tensor) -> bool:
+    """Whether mixtures have so few rows that their factors are not worth inverting."""
+    check_tensors(x=x)
+    return x.ndim > 1 and x.shape[-2] <= engine_for(x).FEW
+
+
+def _mixtures_of_few(
+    x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor, covariance_type: str
+) -> Mixtures:
+    dtype = check_tensors(x=x, log_weights=log_weights, means=means, factors=scale)
+    check_mixture(log_weights, means, scale, covariance_type)
+    found = as_scale(scale.to(dtype), covariance_type, means.shape[-1])
+    return flatten(x.to(dtype), log_weights.to(dtype), means.to(dtype), found, normalised=False)
 
 
 def mixture_log_prob(
@@ -104,8 +121,14 @@ def mixture_log_prob(
     >>> [round(g, 4) for g in means.grad[:, 0].tolist()]
     [0.3655, -0.4034]
     """
-    found = _mixtures(x, log_weights, means, factors, covariance_type, parameterisation)
-    out = ops.mixture_log_prob(found.x, found.constants, found.means, found.factors, validate)
+    given = (x, log_weights, means, factors, covariance_type, parameterisation)
+    if parameterisation == "scale" and _few(x):
+        found = _mixtures_of_few(*given[:5])
+        operator = ops.few_log_prob
+    else:
+        found = _mixtures(*given)
+        operator = ops.mixture_log_prob
+    out = operator(found.x, found.constants, found.means, found.factors, validate)
     return out.reshape(*found.batch_shape, x.shape[-2])
 
 

@@ -157,8 +157,26 @@ def _shared(values: Tensor, heights: Tensor, covariance_type: str, n_components:
     return Factors(values, heights, n_trailing)
 
 
-def flatten(x: Tensor, log_weights: Tensor, means: Tensor, factors: Factors) -> Mixtures:
+def as_scale(scale: Tensor, covariance_type: str, n_features: int) -> Factors:
+    """The scale itself as triangles (..., K or 1, D, D) or diagonals (..., K or 1, D)."""
+    trailing, tied = check_structure(covariance_type)
+    n_trailing = len(trailing)
+    if covariance_type.endswith("spherical"):
+        scale = scale[..., None].expand(*scale.shape, n_features)
+        n_trailing += 1
+    if tied:
+        scale = scale.unsqueeze(-n_trailing - 1)
+        n_trailing += 1
+    # Its log-determinant is left to the kernel.
+    return Factors(scale, scale.new_zeros(()), n_trailing)
+
+
+def flatten(
+    x: Tensor, log_weights: Tensor, means: Tensor, factors: Factors, *, normalised: bool = True
+) -> Mixtures:
     """Broadcast leading dimensions, x (..., N, D) included, and merge them into one.
+
+    Unless ``normalised``, the constants are the log-weights alone.
 
     Raises
     ------
@@ -183,7 +201,9 @@ def flatten(x: Tensor, log_weights: Tensor, means: Tensor, factors: Factors) -> 
             f"means {tuple(means.shape)} and factors {tuple(leading)} + "
             f"{tuple(values.shape[len(leading) :])} must broadcast."
         ) from None
-    constants = log_weights + heights - 0.5 * n_features * math.log(2 * math.pi)
+    constants = log_weights
+    if normalised:
+        constants = constants + heights - 0.5 * n_features * math.log(2 * math.pi)
 
     def merged(tensor: Tensor, n_trailing: int) -> Tensor:
         own = tensor.shape[tensor.ndim - n_trailing :]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgmm.backends import batched
+from fastgmm.backends import batched, few, finite
+
+#: Rows of a mixture up to which :func:`few_score` is faster than :func:`score`.
+FEW = few.FEW
 
 
 def _views(*tensors: Tensor) -> list[batched.Array]:
@@ -40,7 +43,7 @@ def score(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate
     """
     arrays = _views(x, constants, means, factors)
     if validate:
-        batched.check_values(*arrays)
+        finite.check_values(*arrays)
     return torch.from_numpy(batched.score(*arrays))
 
 
@@ -50,7 +53,7 @@ def per_component(
     """lp_k(x) of every row and component, (B, N, K); arguments as for :func:`score`."""
     arrays = _views(x, constants, means, factors)
     if validate:
-        batched.check_values(*arrays)
+        finite.check_values(*arrays)
     return torch.from_numpy(batched.per_component(*arrays))
 
 
@@ -84,6 +87,40 @@ def backward(
     )
     arrays = (found.x, found.constants, found.means, found.factors)
     return tuple(torch.from_numpy(a) for a in arrays)
+
+
+def few_score(
+    x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor, validate: bool
+) -> Tensor:
+    """log sum_k w_k N(x; mu_k, L_k L_k'), (B, N), for mixtures of few rows.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, N, D)
+    log_weights : Tensor of shape (B, K)
+    means : Tensor of shape (B, K, D)
+    scale : Tensor
+        L: lower triangles (B, K, D, D) or diagonals (B, K, D); 1 in place of K where shared.
+    validate : bool
+        As for :func:`score`.
+
+    Returns
+    -------
+    log_likelihood : Tensor of shape (B, N)
+    """
+    arrays = _views(x, log_weights, means, scale)
+    if validate:
+        few.check_values(*arrays)
+    return torch.from_numpy(few.score(*arrays))
+
+
+def few_backward(
+    upstream: Tensor, x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients by x, log_weights, means and scale of the sum of ``upstream`` times the former."""
+    found = few.backward(*_views(upstream, x, log_weights, means, scale))
+    arrays = (found.x, found.constants, found.means, found.factors)
+    return tuple(torch.from_numpy(a) for a in arrays)  # type: ignore[return-value]
 
 
 def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:

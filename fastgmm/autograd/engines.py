@@ -1,7 +1,8 @@
 """Where the differentiable operators run: one engine per type of device.
 
-An engine is a module with ``score``, ``per_component``, ``backward`` and ``colour`` on torch
-tensors; :mod:`fastgmm.autograd.cpu` says what they take and give.
+An engine is a module with ``score``, ``per_component``, ``backward``, ``few_score``,
+``few_backward`` and ``colour`` on torch tensors, and the number ``FEW`` of rows up to which the
+fourth takes the place of the first; :mod:`fastgmm.autograd.cpu` says what they take and give.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ Mixtures come as in :mod:`fastgmm.autograd.cpu`. The derivative of a derivative 
 :func:`dense_log_prob`, which holds all rows times components times features: correct, not fast.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,12 +56,50 @@ def log_prob_backward(
     return engine_for(x).backward(upstream, x, constants, means, factors, with_x, with_moments)
 
 
+def dense_few(x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor) -> Tensor:
+    """log w_k N(x; mu_k, L_k L_k') of every row and component, (B, N, K), by torch operators."""
+    difference = x[:, :, None, :] - means[:, None]
+    if scale.ndim == 4:
+        triangles = scale.tril().expand(*means.shape, means.shape[-1])[:, None]
+        whitened = torch.linalg.solve_triangular(triangles, difference[..., None], upper=False)
+        whitened, diagonal = whitened[..., 0], scale.diagonal(dim1=-2, dim2=-1)
+    else:
+        whitened, diagonal = difference / scale[:, None], scale
+    heights = log_weights - diagonal.log().sum(-1) - 0.5 * x.shape[2] * math.log(2 * math.pi)
+    return heights[:, None] - 0.5 * (whitened**2).sum(-1)
+
+
+@custom_op("fastgmm::few_log_prob", mutates_args=())
+def few_log_prob(
+    x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor, validate: bool
+) -> Tensor:
+    """log sum_k w_k N(x; mu_k, L_k L_k'), (B, N), for mixtures of few rows."""
+    return engine_for(x).few_score(x, log_weights, means, scale, validate)
+
+
+@custom_op("fastgmm::few_backward", mutates_args=())
+def few_backward(
+    upstream: Tensor, x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the sum of ``upstream`` (B, N) times :func:`few_log_prob`."""
+    return engine_for(x).few_backward(upstream, x, log_weights, means, scale)
+
+
+@few_backward.register_fake
+def _(
+    upstream: Tensor, x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    arguments = (x, log_weights, means, scale)
+    return tuple(a.new_empty(a.shape) for a in arguments)  # type: ignore[return-value]
+
+
 @custom_op("fastgmm::colour", mutates_args=())
 def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     """means[b, k] + factors[b, k] noise[b, s] with k = labels[b, s], (B, S, D); no gradients."""
     return engine_for(noise).colour(labels, noise, means, factors)
 
 
+@few_log_prob.register_fake
 @mixture_log_prob.register_fake
 def _(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool) -> Tensor:
     return x.new_empty(x.shape[:2])
@@ -103,23 +142,42 @@ def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
     return (*(g if need else None for g, need in zip(found, needs[:4], strict=True)), None)
 
 
+def _few_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    found = few_backward(upstream, *ctx.saved_tensors)
+    needs = ctx.needs_input_grad[:4]
+    return (*(g if need else None for g, need in zip(found, needs, strict=True)), None)
+
+
+def _save_few(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
 def _save_all(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:5])
     ctx.wanted = (inputs[5], True, inputs[6], inputs[6])
 
 
-def _double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-    """Differentiate the gradients, through the formula that keeps everything."""
+def _second(
+    dense: Callable[..., Tensor], saved: Any, upstream: tuple[Tensor, ...], wanted: Any
+) -> tuple[Tensor | None, ...]:
+    """Differentiate gradients, through the formula that keeps everything."""
     with torch.enable_grad():
-        weights, *arguments = (t.detach().requires_grad_() for t in ctx.saved_tensors)
-        value = dense_log_prob(*arguments)
+        weights, *arguments = (t.detach().requires_grad_() for t in saved)
+        value = dense(*arguments)
         if weights.ndim == 2:
             value = value.logsumexp(-1)
         first = torch.autograd.grad(value, arguments, weights, create_graph=True)
-        terms = zip(first, upstream, ctx.wanted, strict=True)
-        total = torch.stack([(g * u).sum() for g, u, wanted in terms if wanted]).sum()
-        second = torch.autograd.grad(total, (weights, *arguments), allow_unused=True)
-    return (*second, None, None)
+        terms = zip(first, upstream, wanted, strict=True)
+        total = torch.stack([(g * u).sum() for g, u, found in terms if found]).sum()
+        return torch.autograd.grad(total, (weights, *arguments), allow_unused=True)
+
+
+def _double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_second(dense_log_prob, ctx.saved_tensors, upstream, ctx.wanted), None, None)
+
+
+def _few_double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return _second(dense_few, ctx.saved_tensors, upstream, (True,) * 4)
 
 
 def _first(size: int, tensor: Tensor, dim: int | None) -> Tensor:
@@ -148,3 +206,7 @@ for _operator in (mixture_log_prob, component_log_prob):
     _operator.register_vmap(_map(_operator, 4))
 log_prob_backward.register_autograd(_double_backward, setup_context=_save_all)
 log_prob_backward.register_vmap(_map(log_prob_backward, 5))
+few_log_prob.register_autograd(_few_backward, setup_context=_save)
+few_log_prob.register_vmap(_map(few_log_prob, 4))
+few_backward.register_autograd(_few_double_backward, setup_context=_save_few)
+few_backward.register_vmap(_map(few_backward, 5))

@@ -10,15 +10,14 @@ One triangle or diagonal that all components share has 1 in place of K.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastgmm.backends import sizes
+from fastgmm.backends.finite import settled, usable
 from fastgmm.backends.parameters import columns, pad, padded, panels, widen
 from fastgmm.backends.threads import threads
-from fastgmm.errors import InputError
 from fastgmm_kernels import cpu as kernels
 
 Array = np.ndarray
@@ -104,83 +103,6 @@ def _flops(x: Array, mixtures: Mixtures) -> float:
     return float(rows) * mixtures.means.shape[1] * (cost + 30)
 
 
-def _each(found: Array) -> Array:
-    """Whether something is so for all entries of each mixture."""
-    return np.asarray(found.all(axis=tuple(range(1, found.ndim))))
-
-
-def _sane(x: Array, constants: Array, means: Array, factors: Array) -> tuple[Array, Array]:
-    """Which rows (B, N) and which mixtures (B,) the kernels may see; they order no NaN."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        all_rows = np.isfinite(x.sum(dtype=np.float64))
-    rows = np.ones(x.shape[:2], bool) if all_rows else np.isfinite(x).all(axis=2)
-    # A component of weight 0 has the constant -inf.
-    whole = _each(np.isfinite(means)) & _each(np.isfinite(factors)) & _each(constants < np.inf)
-    return rows, whole
-
-
-def check_values(x: Array, constants: Array, means: Array, factors: Array) -> None:
-    """Refuse what no kernel could make sense of; arguments as for :func:`score`.
-
-    Raises
-    ------
-    InputError
-        Naming the argument, and the first mixture, row or component where it is wrong.
-    """
-    rows, whole = _sane(x, constants, means, factors)
-    if not rows.all():
-        b, n = np.argwhere(~rows)[0]
-        raise InputError(
-            f"x of shape {x.shape} has NaN or infinity in {np.sum(~rows)} of {rows.size} rows, "
-            f"first in row {n} of mixture {b}."
-        )
-    if not whole.all():
-        b = int(np.argmin(whole))
-        for name, array, what in (
-            ("means", means, "they must be finite"),
-            ("the factors", factors, "they must be finite, and those of a singular scale are not"),
-            (
-                "the log-weights or log-determinants",
-                constants,
-                "weights must not be negative or NaN, and diagonals of factors be positive",
-            ),
-        ):
-            fine = np.isfinite(array[b]) if array is not constants else array[b] < np.inf
-            if not fine.all():
-                k = int(np.argwhere(~fine)[0][0])
-                raise InputError(
-                    f"{name} of shape {array.shape} cannot be used in component {k} of mixture "
-                    f"{b}: {what}."
-                )
-    empty = _each(np.isneginf(constants))
-    if empty.any():
-        raise InputError(
-            f"the log-weights of mixture {int(np.argmax(empty))} of {len(empty)} are all -inf; at "
-            "least one component must have a weight above 0."
-        )
-
-
-def _settled(
-    run: Callable[..., Array], x: Array, constants: Array, means: Array, factors: Array
-) -> Array:
-    """What ``run`` gives for finite arguments; NaN comes out as NaN, an infinite row as -inf."""
-    rows, mixtures = _sane(x, constants, means, factors)
-    if rows.all() and mixtures.all():
-        return run(x, constants, means, factors)
-    zero_rows = np.where(rows[..., None], x, 0)
-    out = run(zero_rows, *_replaced(mixtures, constants, means, factors))
-    out[~rows] = np.where(np.isnan(x[~rows]).any(axis=-1), np.nan, -np.inf).reshape(
-        -1, *(1,) * (out.ndim - 2)
-    )
-    out[~mixtures] = np.nan
-    return out
-
-
-def _replaced(keep: Array, *arrays: Array) -> list[Array]:
-    """The arrays with zeros for the mixtures that are not kept."""
-    return [np.where(keep.reshape(-1, *(1,) * (a.ndim - 1)), a, 0) for a in arrays]
-
-
 def score(x: Array, constants: Array, means: Array, factors: Array) -> Array:
     """log sum_k exp(lp_k(x)) of every row, (B, N).
 
@@ -195,7 +117,7 @@ def score(x: Array, constants: Array, means: Array, factors: Array) -> Array:
     -------
     log_likelihood : ndarray of shape (B, N)
     """
-    return _settled(_score, x, constants, means, factors)
+    return settled(_score, x, constants, means, factors)
 
 
 def _score(x: Array, constants: Array, means: Array, factors: Array) -> Array:
@@ -226,7 +148,7 @@ def per_component(x: Array, constants: Array, means: Array, factors: Array) -> A
     -------
     log_prob : ndarray of shape (B, N, K)
     """
-    return _settled(_per_component, x, constants, means, factors)
+    return settled(_per_component, x, constants, means, factors)
 
 
 def _per_component(x: Array, constants: Array, means: Array, factors: Array) -> Array:
@@ -281,13 +203,7 @@ def backward(
     -------
     gradients : Gradients
     """
-    rows, whole = _sane(x, constants, means, factors)
-    keep = whole
-    if not (rows.all() and whole.all()):
-        used = upstream != 0 if upstream.ndim == 2 else (upstream != 0).any(axis=2)
-        keep = whole & (rows | ~used).all(axis=1)
-        x = np.where(rows[..., None], x, 0)
-        constants, means, factors = _replaced(whole, constants, means, factors)
+    keep, (x, constants, means, factors) = usable(upstream, x, constants, means, factors)
     mixtures = _pack(x, constants, means, factors)
     n_mixtures, n_rows, n_features = x.shape
     n_components, width = means.shape[1], padded(n_features)

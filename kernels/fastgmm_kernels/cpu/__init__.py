@@ -2,6 +2,7 @@
 
 from .batched import batched_backward, batched_per_component, batched_score
 from .colour import colour_rows
+from .few import few_backward, few_score
 from .kmeans import candidate_potentials, kmeans_step, update_closest
 from .order import order_by_label
 from .score import per_component, predict, score_samples
@@ -20,6 +21,8 @@ __all__ = [
     "batched_score",
     "candidate_potentials",
     "colour_rows",
+    "few_backward",
+    "few_score",
     "kmeans_step",
     "largest_tile",
     "order_by_label",
