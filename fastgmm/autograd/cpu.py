@@ -120,7 +120,7 @@ def few_backward(
     """Gradients by x, log_weights, means and scale of the sum of ``upstream`` times the former."""
     found = few.backward(*_views(upstream, x, log_weights, means, scale))
     arrays = (found.x, found.constants, found.means, found.factors)
-    return tuple(torch.from_numpy(a) for a in arrays)  # type: ignore[return-value]
+    return tuple(torch.from_numpy(a) for a in arrays)
 
 
 def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:
