@@ -8,6 +8,7 @@ device, index of the first bad row) and what to do about it.
 __all__ = [
     "BackendUnavailableError",
     "DegenerateDataWarning",
+    "DeviceMemoryError",
     "FastGMMError",
     "InputError",
     "ModelFileError",
@@ -30,6 +31,10 @@ class SingularCovarianceError(FastGMMError, ValueError):
 
 class BackendUnavailableError(FastGMMError, RuntimeError):
     """The device or engine that was asked for cannot run here; the message gives the reason."""
+
+
+class DeviceMemoryError(FastGMMError, MemoryError):
+    """The memory of a device does not hold even a small chunk of rows with what a pass needs."""
 
 
 class ModelFileError(FastGMMError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,6 +16,20 @@ settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25
 settings.register_profile("thorough", deadline=None, max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+
+def _cuda():
+    """Whether torch finds a CUDA device. Without one, GPU kernels run in Triton's interpreter."""
+    if find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+CUDA = _cuda()
+# Read when triton is imported, so before any test.
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 DEVICES = ("reference", "cpu")
 # The device of tensors and that of the estimator that gets them: where kernels of a GPU join.
 TENSORS = (("cpu", "reference"),)

@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep
-from fastgmm.errors import BackendUnavailableError, InputError
+from fastgmm.errors import InputError
 
 __all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
 
@@ -76,8 +76,8 @@ def _reference(home: str | None) -> Backend:
     return ReferenceBackend(home)
 
 
+@cache
 def _gpu(where: str, precision: str) -> Backend:
-    raise BackendUnavailableError(
-        f"device={where!r}: this version of fastgmm has no kernels for it yet. Use device='cpu', "
-        "with the data in the memory of the CPU."
-    )
+    from fastgmm.backends.availability import gpu_backend
+
+    return gpu_backend(where, precision)

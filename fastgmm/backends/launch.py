@@ -1,0 +1,85 @@
+"""How kernels are launched: a table by kernel, padded features, dtype and compute capability."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+_NAME = "launch_table.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Sizes of a kernel's blocks and of its programs.
+
+    Attributes
+    ----------
+    rows, features, components : int
+        Of a block, powers of two, where the kernel has a choice.
+    flush : int
+        Tiles of rows whose sums are in the precision of the rows before they join float64 totals.
+    early : int
+        Features whose part of the exponent may put a component beyond reach.
+    warps, stages : int
+        Warps of a program, stages of its software pipeline.
+    """
+
+    rows: int = 128
+    features: int = 64
+    components: int = 4
+    flush: int = 16
+    early: int = 8
+    warps: int = 4
+    stages: int = 2
+
+
+def table_path() -> Path:
+    """Where the table lies."""
+    return Path(str(resources.files("fastgmm.backends").joinpath(_NAME)))
+
+
+@cache
+def read_table() -> dict[str, Any]:
+    """The table as it is stored: what it was made from, sizes of chunks, and rows by kernel."""
+    return json.loads(table_path().read_text(encoding="utf-8"))
+
+
+def device_sizes() -> dict[str, int]:
+    """Bytes of the workspace of a chunk, and when rows are ordered by label."""
+    return read_table()["sizes"]
+
+
+@cache
+def find(kernel: str, n_features: int, dtype: str, capability: int) -> Launch:
+    """The row of the table for a kernel that is nearest to a case.
+
+    Parameters
+    ----------
+    kernel : str
+    n_features : int
+        With padding. The first row with as many or more counts, else the one with most.
+    dtype : {"float32", "float64"}
+    capability : int
+        10 major + minor. The highest that is not above it counts, else the lowest.
+
+    Returns
+    -------
+    launch : Launch
+    """
+    rows = [row for row in read_table()["kernels"][kernel] if row["dtype"] == dtype]
+
+    def distance(row: dict[str, Any]) -> tuple[bool, int, bool, int]:
+        c, d = row["capability"], row["features"]
+        return c > capability, abs(c - capability), d < n_features, abs(d - n_features)
+
+    best = min(rows, key=distance)
+    return Launch(**best["launch"])
+
+
+def columns() -> set[str]:
+    """What a row may say of a launch."""
+    return {field.name for field in fields(Launch)}

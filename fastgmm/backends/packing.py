@@ -1,0 +1,166 @@
+"""A model as the GPU kernels take it: centred, scaled, padded, on the device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastgmm.arrays import to_tensor
+from fastgmm.model import MixtureModel
+from fastgmm_kernels import gpu as kernels
+
+Tensor = torch.Tensor
+
+# Features up to which full covariances are evaluated without the matrix unit, rows in lanes.
+SMALL = 8
+_BLOCK = 64
+
+
+def compute_dtype(dtype: Any) -> torch.dtype:
+    """What rows of a NumPy or torch dtype are computed in: float64, or float32 for all others."""
+    if not isinstance(dtype, torch.dtype):
+        dtype = np.dtype(dtype)
+    return torch.float64 if dtype.itemsize == 8 else torch.float32
+
+
+def width_of(n_features: int, family: str) -> int:
+    """D': a power of two up to the size of a block, then a multiple of blocks.
+
+    The matrix unit takes blocks of 16 features or more.
+    """
+    least, block = (16, _BLOCK) if family == "full" else (1, 16)
+    if n_features <= block:
+        return max(1 << (n_features - 1).bit_length(), least)
+    return -(-n_features // block) * block
+
+
+def whole_components(n_components: int) -> int:
+    """K': K rounded up to what a program takes together."""
+    return -(-n_components // kernels.UNROLL) * kernels.UNROLL
+
+
+def padded(array: Tensor, shape: tuple[int, ...], dtype: torch.dtype, fill: float = 0.0) -> Tensor:
+    """A contiguous copy with ``fill`` appended to every axis."""
+    result = torch.full(shape, fill, dtype=dtype, device=array.device)
+    result[tuple(slice(n) for n in array.shape)] = array
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceParameters:
+    """Arguments of the kernels for one model and dtype; padded to K' and D'.
+
+    A row's weighted log-probability is constants_k - |factors_k (whiten (x - centre) - means_k)|^2,
+    with ``factors`` the square itself in the spherical case. ``means`` is (K', D') for full
+    covariances, else (D', K').
+    """
+
+    model: Any
+    family: str
+    n_components: int
+    n_features: int
+    exact_centre: Tensor
+    centre: Tensor
+    whiten: Tensor | None
+    means: Tensor
+    factors: Tensor
+    constants: Tensor
+    reach: Tensor
+    thresholds: Tensor
+    tallest: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of the pass."""
+        return self.means.dtype
+
+    @property
+    def width(self) -> int:
+        """Features with padding, D'."""
+        return self.centre.shape[0]
+
+    @property
+    def row_major(self) -> bool:
+        """Whether the kernels read rows line by line, for the matrix unit."""
+        return self.family == "full" and self.n_features > SMALL
+
+    def points(self, about: Tensor) -> Tensor:
+        """Reference points of moments as the kernels take them, (K', D')."""
+        shape = whole_components(len(about)), self.width
+        return padded(about - self.exact_centre, shape, self.dtype)
+
+
+def centre_of(weights: Tensor, means: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mean of the mixture, rounded to the precision of the rows, as float64."""
+    shares = weights / weights.sum()
+    centre = (shares[:, None] * (means - means[0])).sum(dim=0) + means[0]
+    return centre.to(dtype).to(torch.float64)
+
+
+def pack(
+    model: MixtureModel, dtype: Any, device: torch.device, *, skip: bool = True
+) -> DeviceParameters:
+    """Bring a model into the form of the kernels without waiting for the device.
+
+    Means and rows are taken relative to the mean of the mixture, rounded to the precision of the
+    rows: data far from 0 keeps its digits. Without ``skip`` nothing is left out.
+    """
+    structure, dtype = model.structure, compute_dtype(dtype)
+    arrays = (model.weights, model.means, model.precisions_cholesky)
+    weights, means, factor = (to_tensor(a, str(device)).to(torch.float64) for a in arrays)
+    n_components, n_features = means.shape
+    centre = centre_of(weights, means, dtype)
+    relative = means - centre
+    family = "spherical" if structure.tied else structure.family
+    width = width_of(n_features, structure.family)
+    shape = whole_components(n_components), width
+    whiten = None
+    root_half = math.sqrt(0.5)
+    if structure.tied and structure.family == "full":
+        whiten = padded(root_half * factor.T, (width, width), dtype)
+        relative = relative @ (root_half * factor)
+        log_determinants = factor.diagonal().log().sum()
+    elif structure.family == "full":
+        factors = padded(root_half * factor.mT, (shape[0], width, width), dtype)
+        log_determinants = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
+    elif structure.tied and structure.family == "diag":
+        whiten = padded(root_half * factor, (width,), dtype)
+        relative = relative * (root_half * factor)
+        log_determinants = factor.log().sum()
+    elif structure.family == "diag":
+        factors = padded(root_half * factor.T, shape[::-1], dtype)
+        log_determinants = factor.log().sum(dim=1)
+    else:
+        log_determinants = n_features * factor.log()
+    if family == "spherical":
+        square = 0.5 * factor**2 if structure.family == "spherical" else torch.ones_like(weights)
+        factors = padded(square.expand(n_components), shape[:1], dtype)
+    heights = log_determinants.expand(n_components) - 0.5 * n_features * math.log(2 * math.pi)
+    half_ulp = torch.finfo(dtype).eps / 2
+    constants = weights.log() + heights
+    # A component without weight matters to no row.
+    reach = torch.where(weights > 0, heights - math.log(half_ulp), -math.inf)
+    thresholds = half_ulp * weights
+    if not skip:
+        reach, thresholds = torch.full_like(reach, math.inf), torch.zeros_like(thresholds)
+    tallest = constants.max()
+    packed_means = padded(relative, shape, dtype)
+    return DeviceParameters(
+        model,
+        family,
+        n_components,
+        n_features,
+        centre,
+        padded(centre, (width,), dtype),
+        whiten,
+        packed_means if family == "full" else packed_means.T.contiguous(),
+        factors,
+        padded(constants, shape[:1], dtype, -math.inf),
+        padded(reach, shape[:1], dtype, -math.inf),
+        padded(thresholds, shape[:1], dtype),
+        torch.where(tallest > -math.inf, tallest, 0.0).to(dtype),
+    )

@@ -1,0 +1,280 @@
+"""One chunk of rows through the GPU kernels: its workspace, its launches, its sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastgmm.backends.launch import Launch, device_sizes, find
+from fastgmm.backends.packing import DeviceParameters, whole_components
+from fastgmm_kernels import gpu as kernels
+
+Tensor = torch.Tensor
+
+# Components of a group at least: below, joining the groups costs more than it gains.
+_GROUP = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """What launches depend on besides the sizes of a problem.
+
+    Attributes
+    ----------
+    device : torch.device
+    capability : int
+        10 major + minor; that of no device for the interpreter.
+    programs : int
+        Programs that keep the device busy.
+    precision : str
+        What ``tl.dot`` calls ``input_precision``, for float32.
+    skip : bool
+    """
+
+    device: torch.device
+    capability: int
+    programs: int
+    precision: str
+    skip: bool
+
+    def launch(self, kernel: str, width: int, dtype: torch.dtype) -> Launch:
+        """The row of the launch table."""
+        return find(kernel, width, str(dtype).removeprefix("torch."), self.capability)
+
+    def product(self, dtype: torch.dtype) -> str:
+        """Precision of the products of a pass."""
+        return self.precision if dtype == torch.float32 else "ieee"
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """An array of the workspace."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
+        """An array that sums are added to."""
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+
+def up(n: int, unit: int) -> int:
+    """``n`` rounded up to a multiple of ``unit``."""
+    return -(-n // unit) * unit
+
+
+def chunk_rows(row_bytes: int) -> int:
+    """Rows of a chunk whose workspace stays in the cache; a power of two."""
+    sizes = device_sizes()
+    return 1 << (max(sizes["chunk_bytes"] // row_bytes, sizes["least_rows"]).bit_length() - 1)
+
+
+class Totals:
+    """Float64 sums of a call, in parts of the rows: counts, first and second moments."""
+
+    def __init__(
+        self, target: Target, n_rows: int, n_components: int, width: int, n_features: int,
+        second: str, dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        self._shape = n_components, n_features
+        whole = whole_components(n_components)
+        programs = whole // kernels.UNROLL
+        size = 1 + width
+        if second == "full":
+            programs, size = n_components, size + width * width
+        elif second == "diag":
+            size += width
+        room = device_sizes()["total_bytes"] // (8 * whole * size)
+        tiles = up(n_rows, kernels.TILE) // kernels.TILE
+        splits = max(min(-(-target.programs // programs), room, tiles), 1)
+        self.count = target.zeros((splits, whole))
+        self.first = target.zeros((splits, whole, width))
+        shapes = {"full": (splits, whole, width, width), "diag": (splits, whole, width)}
+        self.second = target.zeros(shapes[second]) if second in shapes else None
+        self.launches = (
+            target.launch("moments_full", width, dtype),
+            target.launch("moments_diag", width, dtype),
+        )
+
+    def arrays(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the kernels add to."""
+        return self.count, self.first, self.second
+
+    def collect(self) -> tuple[Any, Any, Any]:
+        """Add the parts in order, drop the padding, mirror the triangle."""
+        k, d = self._shape
+        count, first = self.count.sum(dim=0)[:k], self.first.sum(dim=0)[:k, :d].contiguous()
+        if self.second is None:
+            return count, first, self.count.new_empty(0)
+        second = self.second.sum(dim=0)
+        if second.ndim == 2:
+            return count, first, second[:k, :d].contiguous()
+        lower = second[:k, :d, :d].tril()
+        return count, first, lower + lower.tril(-1).mT
+
+
+class ChunkPass:
+    """The E-step of one model over chunks of at most ``size`` rows; the workspace is kept.
+
+    Parameters
+    ----------
+    target : Target
+    parameters : DeviceParameters
+    size : int
+    lines : bool
+        Keep the log-probabilities of a chunk, for statistics.
+    """
+
+    def __init__(
+        self, target: Target, parameters: DeviceParameters, size: int, *, lines: bool = False
+    ) -> None:
+        self.target, self.parameters = target, parameters
+        dtype, width = parameters.dtype, parameters.width
+        kernel = f"expect_{parameters.family}"
+        if parameters.family == "full" and not parameters.row_major:
+            kernel = "expect_small"
+        self._expect = target.launch(kernel, width, dtype)
+        self._row = target.launch("row", width, dtype)
+        self._load = target.launch("load_rows", width, dtype)
+        self._respond = target.launch("respond", width, dtype)
+        self._unit = max(kernels.TILE, self._expect.rows, self._row.rows)
+        n_padded = up(size, self._unit)
+        whole = len(parameters.constants)
+        groups = min(target.programs // (n_padded // self._expect.rows), whole // _GROUP)
+        shape = (max(groups, 1), n_padded)
+        self._z = self._rows_array(n_padded)
+        self._raw = self._z
+        if lines and parameters.whiten is not None:
+            self._raw = self._rows_array(n_padded)
+        self._top, self._total = target.empty(shape, dtype), target.empty(shape, dtype)
+        self._label = target.empty(shape, torch.int32)
+        self._lp = self._active = None
+        if lines:
+            self._lp = target.empty((whole, n_padded), dtype)
+            self._active = target.empty((n_padded // kernels.TILE, whole), torch.int32)
+
+    def _rows_array(self, n_padded: int) -> Tensor:
+        width, dtype = self.parameters.width, self.parameters.dtype
+        if self.parameters.row_major:
+            return self.target.empty((n_padded, width), dtype)
+        return self.target.empty((width, n_padded), dtype).T
+
+    def _load_into(self, z: Tensor, x: Tensor, order: Tensor | None, whiten: Tensor | None) -> None:
+        kernels.load_rows(
+            x, order, self.parameters.centre, whiten, z,
+            precision=self.target.product(z.dtype), launch=self._load,
+        )  # fmt: skip
+
+    def expect(
+        self,
+        x: Tensor,
+        lp: Tensor | None = None,
+        order: tuple[Tensor, Tensor] | None = None,
+        weight: Tensor | None = None,
+    ) -> None:
+        """Largest log-probability, sum of exponentials and label of every row.
+
+        ``lp`` (n, K) takes the log-probabilities. ``order`` is the rows' numbers by label and
+        those labels; then components out of reach are left out.
+        """
+        p, n = self.parameters, len(x)
+        padded = up(n, self._unit)
+        z = self._z[:padded]
+        index, labels = (None, None) if order is None else order
+        self._load_into(z, x, index, p.whiten)
+        top, total, label = (a[:, :padded] for a in (self._top, self._total, self._label))
+        skip = None
+        if labels is not None:
+            places = torch.arange(0, padded, self._expect.rows, device=labels.device)
+            skip = labels[places.clamp(max=n - 1)], weight
+        arguments = (z, n, p.n_features, p, top, total, label, lp)
+        if p.family == "full":
+            precision = self.target.product(p.dtype)
+            kernels.expect_full(*arguments, skip=skip, precision=precision, launch=self._expect)
+        else:
+            run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
+            run(*arguments, skip=skip, launch=self._expect)
+        kernels.combine(top, total, label, launch=self._row)
+
+    def finish(self, norm: Tensor | None = None, best: Tensor | None = None) -> None:
+        """Write the log-likelihoods, and the labels with -1 for rows that nothing reaches."""
+        kernels.finish(self._top[0], self._total[0], self._label[0], norm, best, launch=self._row)
+
+    def respond(self, lp: Tensor, *, log: bool) -> None:
+        """Turn the log-probabilities of the last chunk into responsibilities, in place."""
+        kernels.respond(lp, self._top[0], self._total[0], *lp.shape, log=log, launch=self._respond)
+
+    def tops(self, n: int) -> Tensor:
+        """The largest log-probabilities (n,) of the last chunk."""
+        return self._top[0, :n]
+
+    def labels(self, n: int) -> Tensor:
+        """The labels (n,) int32 of the last chunk."""
+        return self._label[0, :n].clamp(max=self.parameters.n_components - 1)
+
+    def add_moments(
+        self,
+        x: Tensor,
+        order: tuple[Tensor, Tensor] | None,
+        weight: Tensor | None,
+        about: Tensor,
+        totals: Totals,
+    ) -> Tensor:
+        """E-step of a chunk and its moments about points; returns its log-likelihoods (n,)."""
+        p, n, lp, active = self.parameters, len(x), self._lp, self._active
+        if lp is None or active is None:
+            raise TypeError("this pass was made without lines")
+        self.expect(x, lp.T[:n], order, weight)
+        norm = self.target.empty((n,), p.dtype)
+        self.finish(norm)
+        padded = up(n, kernels.TILE)
+        kernels.respond(
+            lp.T[:padded], self._top[0], self._total[0], n, p.n_components,
+            moments=(active, weight, p.thresholds, p.tallest), launch=self._respond,
+        )  # fmt: skip
+        if self._raw is not self._z:
+            self._load_into(self._raw[: up(n, self._unit)], x, order and order[0], None)
+        worth = p.n_components >= device_sizes()["skip_components"]
+        kernels.moments(
+            self._raw, n, about, totals.arrays(),
+            resp=lp, active=active, labels=None, weight=None,
+            skip=self.target.skip and worth,
+            precision=self.target.product(p.dtype), launches=totals.launches,
+        )  # fmt: skip
+        return norm
+
+
+def add_labelled(
+    target: Target, x: Tensor, order: Tensor, labels: Tensor, weight: Tensor | None,
+    centre: Tensor, about: Tensor, totals: Totals,
+) -> None:  # fmt: skip
+    """Add the moments of a chunk under hard labels: ``order`` sorts them, ``labels`` are sorted."""
+    z = target.empty((about.shape[1], up(len(x), kernels.TILE)), about.dtype).T
+    launch = target.launch("load_rows", about.shape[1], about.dtype)
+    precision = target.product(about.dtype)
+    kernels.load_rows(x, order, centre, None, z, precision=precision, launch=launch)
+    kernels.moments(
+        z, len(x), about, totals.arrays(),
+        resp=None, active=None, labels=labels, weight=weight, skip=True,
+        precision=precision, launches=totals.launches,
+    )  # fmt: skip
+
+
+def add_given(
+    target: Target, x: Tensor, resp: Any, weight: Tensor | None,
+    centre: Tensor, about: Tensor, totals: Totals,
+) -> None:  # fmt: skip
+    """Add the moments of a chunk under given responsibilities (n, K)."""
+    n_padded = up(len(x), kernels.TILE)
+    z = target.empty((about.shape[1], n_padded), about.dtype).T
+    launch = target.launch("load_rows", about.shape[1], about.dtype)
+    precision = target.product(about.dtype)
+    kernels.load_rows(x, None, centre, None, z, precision=precision, launch=launch)
+    shares = target.zeros((about.shape[0], n_padded), about.dtype)
+    part = shares[: resp.shape[1], : len(x)]
+    part.copy_(resp.T)
+    if weight is not None:
+        part *= weight
+    kernels.moments(
+        z, len(x), about, totals.arrays(),
+        resp=shares, active=None, labels=None, weight=None, skip=False,
+        precision=precision, launches=totals.launches,
+    )  # fmt: skip

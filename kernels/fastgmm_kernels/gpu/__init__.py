@@ -1,0 +1,33 @@
+"""Triton kernels: passes over chunks of rows for every covariance structure, float32 and float64.
+
+Nothing here allocates, checks or chooses sizes; ``precision`` is what ``tl.dot`` calls
+``input_precision``.
+"""
+
+from .diag import expect_diag
+from .full import expect_full
+from .kmeans import candidate_potentials, update_closest
+from .product import input_precision, interpreted
+from .score import combine, finish, respond
+from .spherical import expect_spherical
+from .statistics import TILE, UNROLL, moments
+from .summary import summarise
+from .tile import load_rows
+
+__all__ = [
+    "TILE",
+    "UNROLL",
+    "candidate_potentials",
+    "combine",
+    "expect_diag",
+    "expect_full",
+    "expect_spherical",
+    "finish",
+    "input_precision",
+    "interpreted",
+    "load_rows",
+    "moments",
+    "respond",
+    "summarise",
+    "update_closest",
+]

@@ -1,0 +1,101 @@
+"""Log-probabilities of components with one variance each.
+
+Rows lie in the lanes; a few components share each load of a feature.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .online import any_row, fold, slack_of, within_reach, zeros
+from .statistics import UNROLL
+
+
+@triton.jit
+def _squares(q, z, p_mean, C: tl.constexpr):
+    """Add a feature's squares for C components to the exponents."""
+    result = ()
+    for c in tl.static_range(C):
+        y = z - tl.load(p_mean + c)
+        result = result + (q[c] + y * y,)
+    return result
+
+
+@triton.jit
+def _expect_spherical(
+    p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, s_ln, s_lk,
+    SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = p_z.dtype.element_ty
+    i_group = tl.program_id(1)
+    o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
+    m_n = o_n < n_rows
+    top = tl.full((B_N,), float("-inf"), dtype)
+    total = tl.zeros((B_N,), dtype)
+    label = tl.full((B_N,), 2147483647, tl.int32)
+    if SKIP:
+        slack = slack_of(p_weight, o_n, m_n, p_tallest, dtype)
+    b_0 = i_group * per_group
+    b_1 = tl.minimum(b_0 + per_group, n_padded // C)
+    begin = b_0
+    if p_begin is not None:
+        begin = tl.load(p_begin + tl.program_id(0)) // C
+    for i in range(b_0, b_1):
+        # Likely components first: what is skipped depends on the top so far.
+        b = begin + i - b_0
+        k = tl.where(b < b_1, b, b - (b_1 - b_0)) * C
+        q = zeros(C, B_N, dtype)
+        for d in range(early):
+            z = tl.load(p_z + tl.cast(d, tl.int64) * s_z + o_n)  # (B_N,)
+            q = _squares(q, z, p_mean + d * n_padded + k, C)
+        alive = True
+        if SKIP:
+            near = o_n < 0
+            for c in tl.static_range(C):
+                near |= within_reach(
+                    q[c] * tl.load(p_factor + k + c), tl.load(p_reach + k + c), top, slack
+                )
+            alive = any_row(m_n & near)
+        if alive:
+            for d in range(early, n_features):
+                z = tl.load(p_z + tl.cast(d, tl.int64) * s_z + o_n)
+                q = _squares(q, z, p_mean + d * n_padded + k, C)
+            for c in tl.static_range(C):
+                lp = tl.load(p_constant + k + c) - q[c] * tl.load(p_factor + k + c)
+                top, total, label = fold(lp, k + c, top, total, label)
+                if p_lp is not None:
+                    m_lp = m_n & (k + c < n_components)
+                    tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_lp)
+        elif p_lp is not None:
+            nothing = tl.full((B_N,), float("-inf"), dtype)
+            for c in tl.static_range(C):
+                m_lp = m_n & (k + c < n_components)
+                tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_lp)
+    o_out = i_group.to(tl.int64) * s_out + o_n
+    tl.store(p_top + o_out, top)
+    tl.store(p_total + o_out, total)
+    tl.store(p_label + o_out, label)
+
+
+def expect_spherical(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
+    """As :func:`expect_full` for one variance each.
+
+    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` (K',).
+    """
+    means, factors, constants = parameters.means, parameters.factors, parameters.constants
+    n_padded = means.shape[1]
+    n_groups, n_rows_padded = top.shape
+    per_group = triton.cdiv(n_padded // UNROLL, n_groups)
+    lp_strides = (0, 0) if lp is None else lp.stride()
+    begin, weight = (None, None) if skip is None else skip
+    _expect_spherical[(n_rows_padded // launch.rows, n_groups)](
+        z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
+        n_rows, parameters.n_components, n_padded, n_features,
+        n_features if skip is None else min(launch.early, n_features), per_group,
+        parameters.tallest, z.stride(1), top.stride(0), *lp_strides,
+        skip is not None, UNROLL, launch.rows,
+        num_warps=launch.warps, num_stages=launch.stages,
+    )  # fmt: skip

@@ -1,0 +1,182 @@
+"""Compiles every kernel that passes launch, for GPUs that are not there.
+
+``python tests/gpu_compile.py TARGET [CASE ...]`` writes one line of JSON per kernel.
+The passes themselves run, on CPU tensors whose content does not matter, with each launch replaced
+by a compilation: so exactly what they launch is compiled, with the sizes of the launch table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# (structure, dtype, K, D, precision, ordered): every kernel, and every row of the launch table.
+CASES = [
+    ("full", "float32", 64, 5, "highest", False),
+    ("full", "float64", 64, 5, "highest", False),
+    ("full", "float32", 64, 16, "highest", False),
+    ("full", "float32", 64, 32, "highest", False),
+    ("full", "float32", 64, 64, "highest", False),
+    ("full", "float32", 64, 64, "high", False),
+    ("full", "float32", 64, 64, "medium", False),
+    ("full", "float32", 64, 128, "highest", False),
+    ("full", "float32", 1024, 64, "highest", True),
+    ("full", "float32", 1024, 128, "highest", True),
+    ("full", "float64", 64, 16, "highest", False),
+    ("full", "float64", 64, 32, "highest", False),
+    ("full", "float64", 64, 64, "highest", False),
+    ("full", "float64", 64, 128, "highest", False),
+    ("full", "float64", 1024, 64, "highest", True),
+    ("diag", "float32", 64, 16, "highest", False),
+    ("diag", "float64", 64, 16, "highest", False),
+    ("diag", "float32", 1024, 64, "highest", True),
+    ("spherical", "float32", 1024, 128, "highest", False),
+    ("spherical", "float64", 64, 16, "highest", False),
+    ("spherical", "float32", 1024, 64, "highest", True),
+    ("tied", "float32", 64, 64, "highest", False),
+    ("tied", "float64", 64, 64, "highest", False),
+    ("tied_diag", "float32", 64, 3, "highest", False),
+]
+TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
+TARGETS["gfx942"] = ("hip", "gfx942", 64)
+
+
+class _Driver:
+    """As much of a driver as compiling asks for."""
+
+    def __init__(self, target):
+        self._target = target
+
+    def get_current_target(self):
+        return self._target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def _usage(cubin):
+    """REG, STACK, SHARED and LOCAL of machine code."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = subprocess.run(
+            [str(tool), "--dump-resource-usage", file.name],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", run.stdout)
+    return dict(
+        zip(("registers", "stack", "static", "local"), map(int, found.groups()), strict=True)
+    )
+
+
+def _describe(function, kernel, case):
+    constants = {
+        p.name: v for p, v in zip(function.params, kernel["args"], strict=False) if p.is_constexpr
+    }
+    compiled = kernel["compiled"]
+    text = compiled.asm.get("ptx", compiled.asm.get("amdgcn", ""))
+    line = {
+        "kernel": function.__name__.removeprefix("_"),
+        "case": case,
+        "constants": {name: value for name, value in constants.items() if value is not None},
+        "warps": compiled.metadata.num_warps,
+        "shared": compiled.metadata.shared,
+        "wgmma": text.count("wgmma.mma_async"),
+        "mma": text.count("mma.sync") + text.count("tcgen05.mma") + text.count("v_mfma"),
+    }
+    if "cubin" in compiled.asm:
+        line |= _usage(compiled.asm["cubin"])
+    else:
+        counts = {"registers": r"\.vgpr_count:\s+(\d+)", "spills": r"\.vgpr_spill_count:\s+(\d+)"}
+        for name, pattern in counts.items():
+            line[name] = int(re.search(pattern, text).group(1))
+    return line
+
+
+def compile_all(target_name, cases):
+    """One description per kernel that the cases launch."""
+    import numpy as np
+    import torch
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.jit import JITFunction
+
+    import oracle
+    from fastgmm import covariance
+    from fastgmm.backends import gpu
+    from fastgmm.model import MixtureModel
+    from fastgmm_kernels import gpu as kernels
+
+    vendor, architecture, warp = TARGETS[target_name]
+    triton.runtime.driver.set_active(_Driver(GPUTarget(vendor, architecture, warp)))
+    compiled, original = {}, JITFunction.run
+
+    def run(self, *args, grid, warmup, **options):
+        kernel = original(self, *args, grid=grid, warmup=True, **options)
+        compiled.setdefault(kernel.hash, (self, {"compiled": kernel, "args": args}, case))
+
+    JITFunction.run = run
+    # What kernels would have written is noise here.
+    gpu.settle_unreachable = lambda model, x: torch.zeros(len(x), dtype=torch.int64)
+    rng = np.random.default_rng(0)
+    capability = architecture if vendor == "cuda" else 0
+    for case in cases:
+        structure, dtype, k, d, precision, ordered = case
+        backend = gpu.GPUBackend(torch.device("cpu"))
+        backend._target = dataclasses.replace(
+            backend._target,
+            capability=capability,
+            programs=264,
+            precision=kernels.input_precision(precision, vendor, capability),
+        )
+        means = rng.standard_normal((k, d))
+        covariances = np.broadcast_to(
+            np.eye(d) if structure in ("full", "tied") else np.float64(1),
+            oracle.covariance_shape(structure, k, d),
+        )
+        model = MixtureModel(
+            np.full(k, 1 / k), means, covariances, covariances, covariance.get(structure)
+        )
+        x = torch.zeros((2048, d), dtype=getattr(torch, dtype))
+        prepared = backend.prepare(model, x.dtype)
+        if ordered:
+            order = backend.new_order()
+            order.labels = torch.zeros(len(x), dtype=torch.int32)
+            backend.accumulate(prepared, x, torch.ones(len(x)), None, order)
+            continue
+        backend.score_samples(prepared, x)
+        backend.accumulate(prepared, x, None)
+        backend.responsibilities(prepared, x)
+        backend.predict(prepared, x)
+        backend.kmeans_step(x, None, means)
+        backend.summarise(x)
+        backend.potentials(x, None, means[:3], backend.closest(x, means[0], None))
+        loose = covariance.get("full" if structure == "tied" else "diag")
+        backend.accumulate_given(x, None, loose, means, labels=np.zeros(len(x), np.int64))
+    return [_describe(*entry) for entry in compiled.values()]
+
+
+def main():
+    root = Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(root), str(root / "kernels")]
+    os.environ.pop("TRITON_INTERPRET", None)
+    target = sys.argv[1]
+    cases = [CASES[int(i)] for i in sys.argv[2:]] or CASES
+    for line in compile_all(target, cases):
+        print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
