@@ -20,12 +20,15 @@ class Gmmx(TensorAdapter):
     precisions = frozenset({"float32"})
     compiles_lengths = True
     memory_counted = False
-    note = "float32 products in full precision; its whole fit is one compiled program"
+    note = (
+        "float32 products in full precision; a whole fit is one compiled program; memory comes from"
+        " the driver and is not kept"
+    )
 
     @classmethod
     def absent(cls, device: torch.device) -> str | None:
-        # else JAX takes most of the memory at once, and the others run short
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        # else JAX takes most of the memory at once and keeps it, and the others run short
+        os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
         import jax
 
         if device.type == "cuda" and jax.default_backend() != "gpu":

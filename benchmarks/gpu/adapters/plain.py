@@ -89,9 +89,7 @@ class PlainTorch(TensorAdapter):
         constant = constant - 0.5 * s.covariances.log().sum(dim=1)
         precisions = 1 / s.covariances
         linear, rest = s.means * precisions, (s.means**2 * precisions).sum(dim=1)
-        return lambda rows: (
-            constant - 0.5 * (rows**2 @ precisions.T - 2 * rows @ linear.T + rest)
-        )
+        return lambda rows: constant - 0.5 * (rows**2 @ precisions.T - 2 * rows @ linear.T + rest)
 
     def _iterate(self, x: Tensor, s: _State) -> _State:
         structure = self.parameters.structure
