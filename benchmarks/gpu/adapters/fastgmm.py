@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from fastgmm.sources import ArraySource
+
 from ...adapters import FastGMM as OnHost
 from ...adapters import Fitted
 from ...workloads import Array, Parameters
@@ -71,11 +73,22 @@ class FastGMM(TensorAdapter):
     def kmeans(self, x: Tensor, n_iter: int) -> Array:
         from fastgmm.backends import choose
         from fastgmm.kmeans import kmeans
-        from fastgmm.sources import ArraySource
 
         backend, _ = choose(self._where, str(x.device), self.mode)
-        rows = backend.rows(x)
+        source = _CountedPasses(backend.rows(x))
         start = backend.own(self.parameters.means)
         # variance scales the tolerance only, which is 0
-        centres, _ = kmeans(ArraySource(rows), start, backend, 1.0, max_iter=n_iter, tol=0.0)
+        centres, _ = kmeans(source, start, backend, 1.0, max_iter=n_iter, tol=0.0)
+        if source.passes != n_iter:
+            raise RuntimeError(f"no label changed after {source.passes} of {n_iter} iterations")
         return to_host(torch.as_tensor(centres))
+
+
+class _CountedPasses(ArraySource):
+    """Rows that know how often they were read: k-means ends where no label changes."""
+
+    passes = 0
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
