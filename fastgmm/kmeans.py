@@ -48,11 +48,12 @@ def kmeans_plusplus(
     chunks = list(source)
     ranges = [slice(c.start, c.start + len(c.x)) for c in chunks]
     weights = [c.weight for c in chunks if c.weight is not None]
-    weight = namespace(weights[0]).concat(weights) if weights else None
+    weight = namespace(chunks[0].x).concat(weights) if weights else None
     first = _first_row(source.n_rows, weight, random_state.uniform())
     chosen = [backend.own(source.take(first))]
-    nearest = [backend.closest(c.x, chosen[0][0], None) for c in chunks]
-    closest = namespace(nearest[0]).concat(nearest)
+    closest = namespace(chunks[0].x).concat(
+        [backend.closest(c.x, chosen[0][0], None) for c in chunks]
+    )
 
     def potentials(candidates: Array) -> list[Array]:
         return [

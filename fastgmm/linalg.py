@@ -1,4 +1,4 @@
-"""Stacks of triangular matrices, for either kind of array: what array namespaces lack."""
+"""Linear algebra for either kind of array: what array namespaces lack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fastgmm.arrays import Array, is_tensor, namespace
+
+_ROWS = 128
 
 
 def contiguous(x: Array) -> Array:
@@ -31,6 +33,18 @@ def running_sum(x: Array) -> Array:
         return x.cumsum(-1)
     # On CUDA a single line is summed by blocks that race each other, several lines are not.
     return x.expand(2, len(x)).cumsum(-1)[0]
+
+
+def cross(a: Array, b: Array) -> Array:
+    """a' b for N rows (N, I) or (N,) and (N, J); rounding does not grow with N."""
+    if not is_tensor(a):
+        return a.T @ b
+    if a.ndim == 1:
+        return cross(a[:, None], b)[0]
+    # A library may add all rows in turn to one number; sums over few rows add up in a tree.
+    whole = len(a) - len(a) % _ROWS
+    left, right = (rows[:whole].reshape(-1, _ROWS, rows.shape[1]) for rows in (a, b))
+    return (left.mT @ right).sum(axis=0) + a[whole:].mT @ b[whole:]
 
 
 def cholesky(matrices: Array) -> Array:

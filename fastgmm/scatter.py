@@ -9,7 +9,7 @@ import numpy as np
 
 from fastgmm.arrays import Array, is_tensor, namespace
 from fastgmm.backends import Backend
-from fastgmm.linalg import contiguous, diagonal
+from fastgmm.linalg import contiguous, cross, diagonal
 from fastgmm.model import MixtureModel
 from fastgmm.sources import Source
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
@@ -41,7 +41,8 @@ def _differences(x: Array, point: Array, backend: Backend) -> Array:
 
 def _sums(difference: Array, v: Array, family: str) -> _Sums:
     weighted = difference * v[:, None]
-    second = weighted.T @ difference if family == "full" else (weighted * difference).sum(axis=0)
+    full = family == "full"
+    second = cross(weighted, difference) if full else (weighted * difference).sum(axis=0)
     return _Sums(v.sum(), weighted.sum(axis=0), second)
 
 

@@ -39,6 +39,9 @@ def check_tensor(estimator: BaseEstimator, x: Array, *, reset: bool, minimum: in
         As for arrays.
     """
     x = detached(x)
+    known = not reset and not hasattr(estimator, "feature_names_in_")
+    if known and x.ndim == 2 and len(x) >= minimum and x.shape[1] == estimator.n_features_in_:
+        return x
     # The checks of shapes and their texts are scikit-learn's; no number of the rows is needed.
     shape = tuple(x.shape)
     stand_in = np.broadcast_to(np.float64(0), shape) if x.ndim > 1 else to_numpy(x)

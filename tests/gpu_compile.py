@@ -1,6 +1,7 @@
 """Compiles every kernel that passes launch, for GPUs that are not there.
 
-``python tests/gpu_compile.py TARGET [CASE ...]`` writes one line of JSON per kernel.
+``python tests/gpu_compile.py TARGET [CASE ...]`` writes one line of JSON per kernel, with
+``--table`` the table of kernels/README.md.
 The passes themselves run, on CPU tensors whose content does not matter, with each launch replaced
 by a compilation: so exactly what they launch is compiled, with the sizes of the launch table.
 """
@@ -42,6 +43,11 @@ CASES = [
     ("tied", "float32", 64, 64, "highest", False),
     ("tied", "float64", 64, 64, "highest", False),
     ("tied_diag", "float32", 64, 3, "highest", False),
+    # So few components that nothing is skipped.
+    ("full", "float32", 8, 64, "highest", False),
+    ("full", "float64", 8, 64, "highest", False),
+    ("diag", "float32", 8, 16, "highest", False),
+    ("full", "float32", 8, 300, "highest", False),
 ]
 TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
 TARGETS["gfx942"] = ("hip", "gfx942", 64)
@@ -51,10 +57,10 @@ class _Driver:
     """As much of a driver as compiling asks for."""
 
     def __init__(self, target):
-        self._target = target
+        self.target = target
 
     def get_current_target(self):
-        return self._target
+        return self.target
 
     def get_current_device(self):
         return 0
@@ -135,8 +141,8 @@ def compile_all(target_name, cases):
     for case in cases:
         structure, dtype, k, d, precision, ordered = case
         backend = gpu.GPUBackend(torch.device("cpu"))
-        backend._target = dataclasses.replace(
-            backend._target,
+        backend.target = dataclasses.replace(
+            backend.target,
             capability=capability,
             programs=264,
             precision=kernels.input_precision(precision, vendor, capability),
@@ -168,14 +174,38 @@ def compile_all(target_name, cases):
     return [_describe(*entry) for entry in compiled.values()]
 
 
+def table(lines):
+    """What kernels take, in Markdown: the most of each where there are several."""
+    rows = {}
+    for line in lines:
+        c = line["constants"]
+        product = f", {c['PRECISION']}" if line["wgmma"] or line["mma"] else ""
+        width = f", D' = {c['D']}" if "D" in c else ""
+        what = "".join(f", {name.lower()}" for name in ("SKIP", "LABELS", "SECOND") if c.get(name))
+        key = f"{line['kernel']}, {line['case'][1]}{width}{product}{what}"
+        sizes = " x ".join(str(c[name]) for name in ("B_N", "B_D", "B_K") if name in c)
+        unit = "wgmma" if line["wgmma"] else "mma" if line["mma"] else ""
+        rows[key] = max(
+            rows.get(key, ()), (line["registers"], line["shared"], line["warps"], sizes, unit)
+        )
+    print("| kernel | block | warps | registers | shared, bytes | matrix unit |")
+    print("|---|---|---|---|---|---|")
+    for key, (registers, shared, warps, sizes, unit) in sorted(rows.items()):
+        print(f"| {key} | {sizes} | {warps} | {registers} | {shared} | {unit} |")
+
+
 def main():
     root = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(root), str(root / "kernels")]
     os.environ.pop("TRITON_INTERPRET", None)
-    target = sys.argv[1]
-    cases = [CASES[int(i)] for i in sys.argv[2:]] or CASES
-    for line in compile_all(target, cases):
-        print(json.dumps(line))
+    target, *rest = sys.argv[1:]
+    cases = [CASES[int(i)] for i in rest if i != "--table"] or CASES
+    lines = compile_all(target, cases)
+    if "--table" in rest:
+        table(lines)
+    else:
+        for line in lines:
+            print(json.dumps(line))
 
 
 if __name__ == "__main__":

@@ -42,13 +42,13 @@ def test_two_pass_sum_reaches_the_ceiling(number):
 
 @pytest.mark.parametrize("chunks", [1, 7, 1001])
 @pytest.mark.parametrize("number", NUMACC)
-def test_variance_digits(structure, device, number, chunks):
+def test_variance_digits(structure, place, number, chunks):
     x, exact = NUMACC[number]
-    model = fastgmm.GaussianMixture(
+    model = helpers.make(
         1,
+        place,
         covariance_type=structure,
         reg_covar=0.0,
-        device=device,
         batch_size=max(1, -(-len(x) // chunks)),
     ).fit(x[:, None])
     digits = correct_digits(np.ravel(model.covariances_)[0], exact)
@@ -77,12 +77,12 @@ def far_truth(x, start, reg_covar, n_iter):
     [(1e8, np.float64), (1e4, np.float32), (1e6, np.float32)],
     ids=["1e8-float64", "1e4-float32", "1e6-float32"],
 )
-def test_blobs_far_from_the_origin(structure, device, offset, dtype):
+def test_blobs_far_from_the_origin(structure, place, offset, dtype):
     x, labels = blobs(offset, dtype)
     shifted = x.astype(np.float64) - offset
     near_start = oracle.start_from_labels(shifted, labels, structure)
     start = near_start.mapped(1.0, offset)
-    model = helpers.fit(x, start, device, max_iter=20, reg_covar=1e-6)
+    model = helpers.fit(x, start, place, max_iter=20, reg_covar=1e-6)
     truth, base = far_truth(x, start, 1e-6, 20)
     helpers.assert_close(model.weights_, truth.weights, 1e-3, "weights")
     helpers.assert_close(model.covariances_, truth.covariances, 1e-3, "covariances")

@@ -29,7 +29,8 @@ WHERE = [
         id="interpreter",
     ),
     pytest.param(
-        "cuda",
+        "cuda:0",
+        id="cuda",
         marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="there is no CUDA device")],
     ),
 ]  # fmt: skip

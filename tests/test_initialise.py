@@ -9,6 +9,10 @@ from sklearn import cluster, datasets
 import fastgmm
 import helpers
 import oracle
+from fastgmm.arrays import home, to_numpy
+from fastgmm.backends import choose
+from fastgmm.kmeans import kmeans_plusplus
+from fastgmm.sources import ArraySource
 
 METHODS = ("kmeans", "k-means++", "random", "random_from_data")
 
@@ -86,6 +90,28 @@ def test_reference_and_cpu_draw_the_same_start(dtype):
     for method in METHODS:
         a, b = (start(x, 4, method, device=d) for d in ("reference", "cpu"))
         helpers.assert_close(a.means_, b.means_, helpers.tolerance(dtype, 1e-10, 1e-4))
+
+
+@pytest.mark.parametrize("batch_size", [None, 70])
+@pytest.mark.parametrize("method", METHODS)
+def test_arrays_and_tensors_draw_the_same_start(method, batch_size, dtype):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((300, 3)).astype(dtype)
+    settings = {"structure": "diag", "device": "reference", "batch_size": batch_size}
+    for weight in (None, np.random.default_rng(1).uniform(size=300)):
+        a, b = (start(rows, 4, method, weight=weight, **settings) for rows in (x, torch.tensor(x)))
+        helpers.assert_close(b.means_, a.means_, helpers.tolerance(dtype, 1e-10, 1e-6))
+        helpers.assert_close(b.covariances_, a.covariances_, 1e-5)
+
+
+def test_centroids_repeat_only_where_rows_do(kind):
+    x = np.repeat(np.random.default_rng(0).standard_normal((3, 2)), 20, axis=0)
+    backend = choose("reference", home(kind(x)))[0]
+    source = ArraySource(kind(x), batch_size=25)
+    centroids = to_numpy(kmeans_plusplus(source, 8, np.random.RandomState(0), backend))
+    assert len(np.unique(centroids[:3], axis=0)) == 3
+    np.testing.assert_array_equal(np.unique(centroids, axis=0), np.unique(x, axis=0))
+    np.testing.assert_array_equal(centroids[3:6], centroids[:3])
 
 
 def test_clusters_are_found_among_many(dtype):

@@ -104,4 +104,7 @@ def gpu_backend(device: str, precision: str) -> Backend:
             "triton was imported " + ("without" if interpreter else "with") + " TRITON_INTERPRET=1",
             "Set it before Python starts" if interpreter else "Unset it before Python starts",
         )
-    return GPUBackend(torch.device("cpu" if interpreter else device), precision=precision)
+    where = "cpu" if interpreter else device
+    if where == "cuda":
+        where = f"cuda:{torch.cuda.current_device()}"
+    return GPUBackend(torch.device(where), precision=precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -18,7 +18,7 @@ from fastgmm.backends.passes import ChunkPass, Target, Totals, add_labelled, up
 from fastgmm.backends.transfer import Results, chunks, move, result_dtype, torch_dtype
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 # Parts of the rows of which k-means++ keeps potentials.
 _PARTS = 64

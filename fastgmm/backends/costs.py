@@ -1,8 +1,8 @@
 """Work and traffic of the GPU kernels, counted: what a launch must do, by its sizes.
 
 Floating-point operations of products and of the inner loops; what each row costs once per component
-beside them (an exponential, a comparison) is left out, and so are addresses. Bytes are those that
-programs read and write, most of which the caches serve; ``memory`` is what must come from memory.
+beside them (an exponential, a comparison) is left out, and so are addresses. Bytes are those of the
+blocks that programs read, most of which the caches serve.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def load_rows(n_padded: int, width: int, itemsize: int, rowsize: int) -> Cost:
 def expect_full(
     n_padded: int, n_components: int, width: int, itemsize: int, launch: Launch
 ) -> Cost:
-    """Per tile and component: blocks of the triangle, 2 r b^2 each, and their squares.
+    """Per tile of r rows and component: 2 r b^2 for each block of the triangle, b differences for
+    each, and the squares of the result.
 
     A tile is read once where it stays in registers, else with every block; the factor is read by
     every tile.
@@ -49,13 +50,13 @@ def expect_full(
     factors = n_padded // launch.rows * n_components * n_blocks * size * (size + 1)
     return Cost(
         2 * pairs * n_blocks * size**2,
-        pairs * (n_blocks * size + 2 * width),
+        pairs * (n_blocks * size + width),
         itemsize * (rows + factors),
     )
 
 
 def expect_small(n_padded: int, n_components: int, n_features: int, itemsize: int) -> Cost:
-    """Per pair: D differences, D (D + 1) / 2 multiplications and D (D - 1) / 2 additions; squares."""
+    """Per pair: D differences, D (D + 1) / 2 products, D (D - 1) / 2 sums, D squares added."""
     d = n_features
     return Cost(
         0, n_padded * n_components * (d + d * (d + 1) // 2 + d * (d - 1) // 2 + 2 * d),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 _T = TypeVar("_T")
 
 # Rows of a chunk that must fit into the memory of the device.
@@ -63,6 +63,7 @@ class GPUBackend(Backend):
     Parameters
     ----------
     device : torch.device
+        With its number, if it is a CUDA device.
     precision : {"highest", "high", "medium"}
         Of products in float32, as in ``torch.set_float32_matmul_precision``.
     skip : bool
@@ -75,21 +76,22 @@ class GPUBackend(Backend):
         self, device: torch.device, *, precision: str = "highest", skip: bool = True
     ) -> None:
         cuda = device.type == "cuda"
-        if cuda and device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
         self.device = device
-        properties = torch.cuda.get_device_properties(device) if cuda else None
-        capability = 10 * properties.major + properties.minor if properties else 0
+        capability, programs = 0, 4
+        if cuda:
+            properties = torch.cuda.get_device_properties(device)
+            capability = 10 * properties.major + properties.minor
+            programs = 2 * properties.multi_processor_count
         vendor = "hip" if getattr(torch.version, "hip", None) else "cuda"
-        self._target = Target(
+        self.target = Target(
             device,
             capability,
-            2 * properties.multi_processor_count if properties else 4,
+            programs,
             kernels.input_precision(precision, vendor, capability if cuda else 80),
             skip,
         )
 
-    def _guard(self) -> AbstractContextManager[Any]:
+    def guard(self) -> AbstractContextManager[Any]:
         """Triton launches on the current device: make it ours. Kernels do not warn of overflow."""
         if self.device.type == "cuda":
             return torch.cuda.device(self.device)
@@ -97,7 +99,7 @@ class GPUBackend(Backend):
 
     def _within_memory(self, size: int, row_bytes: int, run: Callable[[int], _T]) -> _T:
         """Run a whole pass in chunks of ``size`` rows; of half as many where memory is short."""
-        with self._guard():
+        with self.guard():
             while True:
                 try:
                     return run(size)
@@ -116,11 +118,11 @@ class GPUBackend(Backend):
         return to_tensor(x, str(self.device)).to(torch.float64)
 
     def prepare(self, model: MixtureModel, dtype: Any) -> DeviceParameters:
-        with self._guard():
-            return pack(model, dtype, self.device, skip=self._target.skip)
+        with self.guard():
+            return pack(model, dtype, self.device, skip=self.target.skip)
 
     def new_order(self) -> RowOrder | None:
-        return RowOrder() if self._target.skip else None
+        return RowOrder() if self.target.skip else None
 
     def _row_bytes(self, p: DeviceParameters, *, lines: bool) -> int:
         columns = 2 * p.width + 4 + (len(p.constants) if lines else 0)
@@ -139,7 +141,7 @@ class GPUBackend(Backend):
 
         def run(size: int) -> Any:
             results = Results(x, shape, dtype, self.device)
-            work = ChunkPass(self._target, p, min(size, len(x)))
+            work = ChunkPass(self.target, p, min(size, len(x)))
             for rows, chunk in chunks(x, size, self.device):
                 part = results.part(rows)
                 write(work, chunk, part)
@@ -203,13 +205,13 @@ class GPUBackend(Backend):
         def run(size: int) -> SufficientStatistics:
             size = min(size, len(x))
             points = p.points(exact)
-            work = ChunkPass(self._target, p, size, lines=True)
+            work = ChunkPass(self.target, p, size, lines=True)
             totals = Totals(
-                self._target, size, p.n_components, p.width, p.n_features,
+                self.target, size, p.n_components, p.width, p.n_features,
                 p.model.structure.moments, dtype,
             )  # fmt: skip
-            log_likelihood = self._target.zeros(())
-            labels = None if order is None else self._target.empty((len(x),), torch.int32)
+            log_likelihood = self.target.zeros(())
+            labels = None if order is None else self.target.empty((len(x),), torch.int32)
             for rows, chunk in chunks(x, size, self.device):
                 v, sorting = self._weights(weight, rows), None
                 if order is not None and order.labels is not None:
@@ -267,7 +269,7 @@ class GPUBackend(Backend):
         def run(size: int) -> SufficientStatistics:
             totals = self._given(x, weight, exact, structure.moments, size, labels, resp)
             return SufficientStatistics(
-                *totals.collect(), exact, self._target.zeros(()), self._mass(x, weight), len(x)
+                *totals.collect(), exact, self.target.zeros(()), self._mass(x, weight), len(x)
             )
 
         return self._within_memory(chunk_rows(row_bytes), row_bytes, run)
@@ -280,7 +282,7 @@ class GPUBackend(Backend):
         dtype = compute_dtype(torch_dtype(x))
         width = width_of(n_features, moments)
         size = min(size, len(x))
-        totals = Totals(self._target, size, n_components, width, n_features, moments, dtype)
+        totals = Totals(self.target, size, n_components, width, n_features, moments, dtype)
         exact_centre = centre_of(torch.ones_like(about[:, 0]), about, dtype)
         centre = padded(exact_centre, (width,), dtype)
         points = padded(about - exact_centre, (whole_components(n_components), width), dtype)
@@ -289,11 +291,11 @@ class GPUBackend(Backend):
             u = None if v is None else v.to(dtype)
             if labels is None:
                 part = move(resp[rows], self.device, dtype)
-                add_given(self._target, chunk, part, u, centre, points, totals)
+                add_given(self.target, chunk, part, u, centre, points, totals)
                 continue
             known, index = torch.sort(move(labels[rows], self.device, torch.int32), stable=True)
             u = None if u is None else u[index]
-            add_labelled(self._target, chunk, index, known, u, centre, points, totals)
+            add_labelled(self.target, chunk, index, known, u, centre, points, totals)
         return totals
 
     def summarise(self, x: Any) -> FeatureSummary:
@@ -301,12 +303,12 @@ class GPUBackend(Backend):
         row_bytes = 8 * n_features
 
         def run(size: int) -> FeatureSummary:
-            launch = self._target.launch("summarise", n_features, compute_dtype(torch_dtype(x)))
+            launch = self.target.launch("summarise", n_features, compute_dtype(torch_dtype(x)))
             origin = self.own(x[0])
             parts = []
             for _, chunk in chunks(x, size, self.device):
                 splits = min(_SPLITS, -(-len(chunk) // launch.rows))
-                out = self._target.empty((4, splits, n_features), torch.float64)
+                out = self.target.empty((4, splits, n_features), torch.float64)
                 kernels.summarise(chunk, origin, out, launch=launch)
                 total, square = out[:2].sum(dim=1)
                 parts.append((total, square, out[2].amin(dim=0), out[3].amax(dim=0)))
@@ -328,7 +330,7 @@ class GPUBackend(Backend):
         return self._within_memory(
             chunk_rows(row_bytes),
             row_bytes,
-            lambda size: clusters.step(self._target, x, weight, centroids, size),
+            lambda size: clusters.step(self.target, x, weight, centroids, size),
         )
 
     def closest(self, x: Any, point: Any, closest: Any) -> Any:
@@ -336,7 +338,7 @@ class GPUBackend(Backend):
         return self._within_memory(
             chunk_rows(row_bytes),
             row_bytes,
-            lambda size: clusters.closest(self._target, x, point, closest, size),
+            lambda size: clusters.closest(self.target, x, point, closest, size),
         )
 
     def potentials(self, x: Any, weight: Any, candidates: Any, closest: Any) -> Any:
@@ -344,5 +346,5 @@ class GPUBackend(Backend):
         return self._within_memory(
             chunk_rows(row_bytes),
             row_bytes,
-            lambda size: clusters.potentials(self._target, x, weight, candidates, closest, size),
+            lambda size: clusters.potentials(self.target, x, weight, candidates, closest, size),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -80,6 +80,15 @@ def find(kernel: str, n_features: int, dtype: str, capability: int) -> Launch:
     return Launch(**best["launch"])
 
 
-def columns() -> set[str]:
-    """What a row may say of a launch."""
-    return {field.name for field in fields(Launch)}
+def write_table(table: dict[str, Any], path: Path) -> None:
+    """Write a table, one line per row, so that a change shows what it changes."""
+    head = {key: value for key, value in table.items() if key != "kernels"}
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+    kernels = [
+        f"    {json.dumps(name)}: [\n"
+        + ",\n".join(f"      {json.dumps(row)}" for row in rows)
+        + "\n    ]"
+        for name, rows in table["kernels"].items()
+    ]
+    text = "\n".join(["{", *lines, '  "kernels": {', ",\n".join(kernels), "  }", "}", ""])
+    path.write_text(text, encoding="utf-8")

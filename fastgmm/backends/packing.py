@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from fastgmm.arrays import to_tensor
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 # Features up to which full covariances are evaluated without the matrix unit, rows in lanes.
 SMALL = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -11,7 +11,7 @@ from fastgmm.backends.launch import Launch, device_sizes, find
 from fastgmm.backends.packing import DeviceParameters, whole_components
 from fastgmm_kernels import gpu as kernels
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 # Components of a group at least: below, joining the groups costs more than it gains.
 _GROUP = 16
@@ -74,7 +74,7 @@ class Totals:
         self, target: Target, n_rows: int, n_components: int, width: int, n_features: int,
         second: str, dtype: torch.dtype,
     ) -> None:  # fmt: skip
-        self._shape = n_components, n_features
+        self.n_components, self._n_features = n_components, n_features
         whole = whole_components(n_components)
         programs = whole // kernels.UNROLL
         size = 1 + width
@@ -100,7 +100,7 @@ class Totals:
 
     def collect(self) -> tuple[Any, Any, Any]:
         """Add the parts in order, drop the padding, mirror the triangle."""
-        k, d = self._shape
+        k, d = self.n_components, self._n_features
         count, first = self.count.sum(dim=0)[:k], self.first.sum(dim=0)[:k, :d].contiguous()
         if self.second is None:
             return count, first, self.count.new_empty(0)
@@ -234,7 +234,7 @@ class ChunkPass:
             self._load_into(self._raw[: up(n, self._unit)], x, order and order[0], None)
         worth = p.n_components >= device_sizes()["skip_components"]
         kernels.moments(
-            self._raw, n, about, totals.arrays(),
+            self._raw, n, p.n_components, about, totals.arrays(),
             resp=lp, active=active, labels=None, weight=None,
             skip=self.target.skip and worth,
             precision=self.target.product(p.dtype), launches=totals.launches,
@@ -252,7 +252,7 @@ def add_labelled(
     precision = target.product(about.dtype)
     kernels.load_rows(x, order, centre, None, z, precision=precision, launch=launch)
     kernels.moments(
-        z, len(x), about, totals.arrays(),
+        z, len(x), totals.n_components, about, totals.arrays(),
         resp=None, active=None, labels=labels, weight=weight, skip=True,
         precision=precision, launches=totals.launches,
     )  # fmt: skip
@@ -274,7 +274,7 @@ def add_given(
     if weight is not None:
         part *= weight
     kernels.moments(
-        z, len(x), about, totals.arrays(),
+        z, len(x), totals.n_components, about, totals.arrays(),
         resp=shares, active=None, labels=None, weight=None, skip=False,
         precision=precision, launches=totals.launches,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from scipy.special import logsumexp
 from fastgmm.arrays import Array, cast, is_tensor, namespace, to_numpy, to_tensor, working_dtype
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.covariance import CovarianceStructure
+from fastgmm.linalg import cross
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 
@@ -77,8 +78,8 @@ class ReferenceBackend(Backend):
         with np.errstate(divide="ignore", invalid="ignore"):
             log_resp -= xp.log(xp.exp(log_resp).sum(axis=1, keepdims=True))
         if lost.any():
-            label = settle_unreachable(prepared, x[lost])
-            log_resp[lost] = xp.where(_one_hot(label, log_resp.shape[1]), 0.0, -np.inf)
+            log_resp[lost] = -np.inf
+            log_resp[lost, settle_unreachable(prepared, x[lost])] = 0
         return _in_dtype_of(x, log_resp if log else xp.exp(log_resp))
 
     def accumulate(
@@ -113,11 +114,11 @@ class ReferenceBackend(Backend):
             r = v * ((labels == k) if labels is not None else _required(resp)[:, k])
             difference = x - point
             counts.append(r.sum())
-            first.append(r @ difference)
+            first.append(cross(r, difference))
             if structure.moments == "full":
-                second.append((r[:, None] * difference).T @ difference)
+                second.append(cross(r[:, None] * difference, difference))
             elif structure.moments == "diag":
-                second.append(r @ difference**2)
+                second.append(cross(r, difference**2))
         total = xp.stack(second) if second else counts[0][None][:0]
         return SufficientStatistics(
             xp.stack(counts), xp.stack(first), total, about, 0.0, v.sum(), x.shape[0]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from fastgmm.arrays import to_tensor
+from fastgmm.arrays import is_tensor, to_tensor
 
-Tensor = torch.Tensor
+Tensor: TypeAlias = torch.Tensor
 
 
 def slices(n_rows: int, size: int) -> Iterator[slice]:
@@ -22,12 +22,12 @@ def slices(n_rows: int, size: int) -> Iterator[slice]:
 
 def on_device(x: Any, device: torch.device) -> bool:
     """Whether rows can be read where they are."""
-    return isinstance(x, Tensor) and x.device == device
+    return is_tensor(x) and x.device == device
 
 
 def torch_dtype(x: Any) -> torch.dtype:
     """The dtype of a NumPy array or a tensor, in torch's words."""
-    if isinstance(x, Tensor):
+    if is_tensor(x):
         return x.dtype
     return getattr(torch, np.dtype(x.dtype).name)
 
@@ -39,7 +39,7 @@ def result_dtype(x: Any) -> torch.dtype:
 
 def _fill(buffer: Tensor, x: Any) -> None:
     """Copy host rows of any strides, read-only ones too, into host memory."""
-    if isinstance(x, Tensor):
+    if is_tensor(x):
         buffer.copy_(x)
     else:
         np.copyto(buffer.numpy(), x, casting="same_kind")
@@ -117,7 +117,7 @@ class Results:
     def __init__(
         self, x: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> None:
-        self._numpy = not isinstance(x, Tensor)
+        self._numpy = not is_tensor(x)
         self._there = on_device(x, device)
         self._device = device
         self._all = torch.empty(shape, dtype=dtype, device=device if self._there else "cpu")

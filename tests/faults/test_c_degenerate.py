@@ -26,13 +26,11 @@ def assert_finite(model):
     assert np.sum(model.weights_) == pytest.approx(1.0, rel=1e-6)
 
 
-def test_case_28_constant_feature(structure, device):
+def test_case_28_constant_feature(structure, place):
     x = rows()
     x[:, 1] = 4.5
     with caught_warnings() as found:
-        model = fastgmm.GaussianMixture(
-            2, covariance_type=structure, random_state=0, device=device
-        ).fit(x)
+        model = helpers.make(2, place, covariance_type=structure, random_state=0).fit(x)
     about_it = [m for m in messages(found) if "feature" in m]
     assert len(about_it) == 1
     assert "1" in about_it[0]
@@ -57,18 +55,18 @@ def test_case_29_identical_rows(structure, init_params):
 
 
 @pytest.mark.parametrize("init_params", INITS)
-def test_case_30_singular_covariance_is_named(structure, device, init_params):
+def test_case_30_singular_covariance_is_named(structure, place, init_params):
     x = np.repeat([[0.0, 0.0], [1.0, 1.0]], 10, axis=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         with pytest.raises(SingularCovarianceError, match="ill-defined empirical cov") as caught:
-            fastgmm.GaussianMixture(
+            helpers.make(
                 2,
+                place,
                 covariance_type=structure,
                 reg_covar=0.0,
                 init_params=init_params,
                 random_state=0,
-                device=device,
                 tol=0.0,
             ).fit(x)
     message = str(caught.value)
@@ -96,14 +94,14 @@ def test_case_31_collinear_columns_warn_with_rank():
 
 
 @pytest.mark.parametrize("structure", ["full", "tied"])
-def test_case_32_covariances_are_symmetric(structure, device, dtype):
+def test_case_32_covariances_are_symmetric(structure, place, dtype):
     # Condition number 1e10: a covariance that rounding could push over the edge.
     basis = np.linalg.qr(rows(5, 5))[0]
     x = (rows(400, 5) * np.logspace(0, -5, 5)) @ basis
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
-        model = fastgmm.GaussianMixture(
-            2, covariance_type=structure, random_state=0, device=device, max_iter=5, tol=0
+        model = helpers.make(
+            2, place, covariance_type=structure, random_state=0, max_iter=5, tol=0
         ).fit(x.astype(dtype))
     for name in ("covariances_", "precisions_"):
         matrix = getattr(model, name)
@@ -113,7 +111,7 @@ def test_case_32_covariances_are_symmetric(structure, device, dtype):
 
 
 @pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
-def test_case_33_collapse_onto_one_point(structure, device):
+def test_case_33_collapse_onto_one_point(structure, place):
     x = np.vstack([rows(), np.full((5, 3), 0.1)])
     start = oracle.Mixture(
         structure,
@@ -122,7 +120,7 @@ def test_case_33_collapse_onto_one_point(structure, device):
         oracle.pack(structure, np.stack([np.eye(3), 1e-5 * np.eye(3)]), np.ones(2)),
     )
     with caught_warnings():
-        model = helpers.fit(x, start, device, reg_covar=1e-6, max_iter=50)
+        model = helpers.fit(x, start, place, reg_covar=1e-6, max_iter=50)
     assert_finite(model)
     variance = np.einsum("ii->i", helpers.learnt(model).dense()[1])
     np.testing.assert_allclose(variance, 1e-6, rtol=1e-3)
@@ -139,10 +137,10 @@ def lonely_start(structure):
     )
 
 
-def test_case_34_empty_component_is_kept(structure, device, dtype):
+def test_case_34_empty_component_is_kept(structure, place, dtype):
     x = rows().astype(dtype)
     with warns(DegenerateDataWarning, r"components? \[?1\b.*empty") as found:
-        model = helpers.fit(x, lonely_start(structure), device, empty="keep")
+        model = helpers.fit(x, lonely_start(structure), place, empty="keep")
     assert len([m for m in messages(found) if "empty" in m]) == 1
     np.testing.assert_array_equal(model.means_[1], 1e3)
     assert model.weights_[1] == 0.0
@@ -155,21 +153,21 @@ def test_case_34_empty_component_is_kept(structure, device, dtype):
     np.testing.assert_array_equal(resp[:, 0], 1.0)
 
 
-def test_case_34_empty_component_is_reseeded(structure, device):
+def test_case_34_empty_component_is_reseeded(structure, place):
     x = np.vstack([rows(), rows(20) * 0.1 + 8.0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         model = helpers.fit(
-            x, lonely_start(structure), device, empty="reseed", max_iter=50, reg_covar=1e-6
+            x, lonely_start(structure), place, empty="reseed", max_iter=50, reg_covar=1e-6
         )
     assert_finite(model)
     assert model.weights_.min() > 0.0
     assert np.abs(model.means_).max() < 20.0
 
 
-def test_case_34_empty_component_is_an_error(structure, device):
+def test_case_34_empty_component_is_an_error(structure, place):
     with pytest.raises(InputError, match=r"components? \[?1\b"):
-        helpers.fit(rows(), lonely_start(structure), device, empty="error")
+        helpers.fit(rows(), lonely_start(structure), place, empty="error")
 
 
 @pytest.mark.parametrize("init_params", INITS)

@@ -144,7 +144,21 @@ def _moments_diag(
                 tl.store(p_s, tl.load(p_s) + tl.sum(second[c].to(tl.float64), axis=1))
 
 
-def moments(z, n_rows, about, totals, *, resp, active, labels, weight, skip, precision, launches):
+def moments(
+    z,
+    n_rows,
+    n_components,
+    about,
+    totals,
+    *,
+    resp,
+    active,
+    labels,
+    weight,
+    skip,
+    precision,
+    launches,
+):
     """Add the moments of a chunk to the totals of a call.
 
     ``z`` (R, D') holds the centred rows, any strides; ``about`` (K', D') the points. The shares of
@@ -155,7 +169,7 @@ def moments(z, n_rows, about, totals, *, resp, active, labels, weight, skip, pre
     ``skip`` leaves out tiles that say nothing of a component.
     """
     count, first, second = totals
-    n_splits, n_components, width = first.shape
+    n_splits, n_padded, width = first.shape
     n_tiles = triton.cdiv(n_rows, TILE)
     by_label = labels is not None
     s_rk = 0 if by_label else resp.stride(0)
@@ -163,9 +177,9 @@ def moments(z, n_rows, about, totals, *, resp, active, labels, weight, skip, pre
     per_split = triton.cdiv(n_tiles, n_splits)
     full, diag = launches
     b_d = block_of(width, diag.features)
-    _moments_diag[(n_components // UNROLL, width // b_d, n_splits)](
+    _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
         *shared, count, first, second if second is not None and second.ndim == 3 else None,
-        n_rows, n_components, n_tiles, per_split, diag.flush, width, *z.stride(), s_rk,
+        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride(), s_rk,
         second is not None and second.ndim == 3, by_label, skip, UNROLL, TILE, b_d,
         num_warps=diag.warps, num_stages=diag.stages,
     )  # fmt: skip
@@ -175,7 +189,7 @@ def moments(z, n_rows, about, totals, *, resp, active, labels, weight, skip, pre
         share = TILE // full.rows
         _moments_full[(n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
             *shared, second,
-            n_rows, n_components, n_tiles * share, per_split * share, full.flush * share,
+            n_rows, n_padded, n_tiles * share, per_split * share, full.flush * share,
             *z.stride(), s_rk,
             by_label, skip, precision, width, TILE, full.rows, b_d,
             num_warps=full.warps, num_stages=full.stages,

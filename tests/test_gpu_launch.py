@@ -1,0 +1,88 @@
+"""The launch table: what it must hold, how it is read, and that tuning writes it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from conftest import CUDA
+from fastgmm.backends import launch
+
+
+def test_every_row_is_a_launch_and_every_dtype_is_there():
+    table = launch.read_table()
+    names = {field.name for field in dataclasses.fields(launch.Launch)}
+    for rows in table["kernels"].values():
+        assert {row["dtype"] for row in rows} == {"float32", "float64"}
+        for row in rows:
+            assert row.keys() == {"dtype", "capability", "features", "launch"}
+            assert row["launch"].keys() <= names
+            for name in ("rows", "features", "components", "warps"):
+                value = row["launch"].get(name, 1)
+                assert value & (value - 1) == 0
+
+
+def test_a_table_says_where_it_comes_from():
+    table = launch.read_table()
+    if table["device"] is None:
+        assert table["origin"].startswith("reasoned")
+    else:
+        assert table["versions"]
+        assert table["date"]
+
+
+def test_the_nearest_row_counts(monkeypatch):
+    def row(capability, features, rows):
+        key = {"dtype": "float32", "capability": capability, "features": features}
+        return {**key, "launch": {"rows": rows}}
+
+    rows = [row(80, 16, 1), row(80, 64, 2), row(90, 16, 3), row(90, 64, 4)]
+    monkeypatch.setattr(launch, "read_table", lambda: {"kernels": {"k": rows}})
+
+    def found(features, capability):
+        return launch.find.__wrapped__("k", features, "float32", capability).rows
+
+    assert found(16, 90) == 3
+    assert found(17, 90) == 4
+    assert found(1024, 90) == 4
+    assert found(16, 86) == 1
+    assert found(16, 100) == 3
+    assert found(64, 75) == 2
+
+
+def test_a_table_is_written_as_it_is_read(tmp_path):
+    path = tmp_path / "table.json"
+    launch.write_table(launch.read_table(), path)
+    assert path.read_text() == launch.table_path().read_text()
+
+
+@pytest.mark.skipif(
+    CUDA or importlib.util.find_spec("triton") is None, reason="there is no interpreter"
+)
+def test_tuning_keeps_the_fastest(monkeypatch):
+    from fastgmm import backends
+    from fastgmm.backends import tune
+
+    monkeypatch.setattr(tune, "GRIDS", {name: {"warps": (2, 4, 8)} for name in tune.GRIDS})
+    times = iter([3.0, 1.0, 2.0] * 100)
+    ran = []
+
+    def timer(call):
+        call()
+        ran.append(call)
+        return next(times)
+
+    backend = backends.choose("interpreter")[0]
+    table = tune.tune(backend, timer, n_rows=130, cases=[("full", 2, 4), ("diag", 2, 3)])
+    assert len(ran) % 3 == 0
+    assert len(ran) > 3
+    assert json.dumps(table)
+    new = [row for row in table["kernels"]["expect_small"] if row["capability"] == 0]
+    assert [row["launch"]["warps"] for row in new] == [4, 4]
+    assert table["versions"].keys() == {"torch", "triton"}
+    # Rows of other devices stay.
+    old = launch.read_table()["kernels"]["expect_full"]
+    assert table["kernels"]["expect_full"][: len(old)] == old
