@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     from .adapters import FastGMM
     from .ceilings import measure as measure_ceilings
     from .ceilings import published
+    from .device import settle
     from .floors import set_floors
     from .measure import Clock, measure
     from .report import text
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             row = shrunk(row, tiny=not cuda)
         # a row may take twice its share of what is left; those before it were more important
         limit = Clock(min(left, max(10.0, 2 * left / (len(chosen) - i))))
+        settle()
         result["rows"].append(measure(row, device, limit, budget, _say))
         # rates are published for, and floors stated at, the full shapes
         set_floors(result["rows"], rates, None if options.quick else result["published_rates"])

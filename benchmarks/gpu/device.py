@@ -71,10 +71,15 @@ def peak_memory(device: torch.device, call: Callable[[], object]) -> int | None:
 
 
 def count_calls(device: torch.device, fit: Callable[[int], object]) -> dict[str, float] | None:
-    """Kernel launches and waits of the host per iteration, from the profiles of two fits."""
+    """Kernel launches and waits of the host per iteration, from the profiles of two fits.
+
+    None where the profiler sees nothing, as on a host or where the driver does not let it.
+    """
     if device.type != "cuda":
         return None
     short, long = (_profile(device, fit, n) for n in (2, 4))
+    if not long["launches"]:
+        return None
     return {name: (long[name] - short[name]) / 2 for name in long}
 
 

@@ -18,7 +18,7 @@ from ..timing import interleave, once, per_call, per_iteration
 from ..workloads import Workload, overlap_of
 from . import data, oracle
 from .adapters import ADAPTERS, FastGMM, TensorAdapter
-from .device import count_calls, free, peak_memory, settle, synchronise
+from .device import count_calls, free, peak_memory, synchronise
 from .rows import LONGEST, SHORT
 
 #: Largest error for which a time is printed, by precision: root mean square of log-likelihoods in
@@ -87,7 +87,6 @@ def measure(
     truth = _truth(row, workload)
     results: dict[str, dict[str, Any]] = {}
     subjects: dict[str, _Subject] = {}
-    settle()
     for name, kind, mode in entries(row, adapters):
         reason = kind.cannot(row.task, row.structure, row.precision) or kind.absent(device)
         if reason is None and clock.left() <= 0:

@@ -6,9 +6,9 @@ no code with any implementation that is timed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from ..workloads import Array, Parameters
@@ -21,7 +21,8 @@ ROWS, NUMBERS = 16_384, 2**26
 
 def score_samples(x: Tensor, p: Parameters) -> Tensor:
     """Log-likelihood of every row, (N,)."""
-    return torch.cat([torch.logsumexp(_log_joint(rows, p), dim=1) for rows in _blocks(x)])
+    here = _OnDevice(p, x.device)
+    return torch.cat([torch.logsumexp(_log_joint(rows, here), dim=1) for rows in _blocks(x)])
 
 
 def fit(x: Tensor, p: Parameters, n_iter: int) -> Parameters:
@@ -50,47 +51,62 @@ def _blocks(x: Tensor) -> Iterator[Tensor]:
         yield rows.double()
 
 
-def _groups(n_rows: int, p: Parameters) -> Iterator[slice]:
+def _groups(n_rows: int, p: _OnDevice) -> Iterator[slice]:
     """Components that are handled together."""
     size = max(1, NUMBERS // (n_rows * p.n_features))
     for first in range(0, p.n_components, size):
         yield slice(first, min(first + size, p.n_components))
 
 
-def _on(rows: Tensor, array: Array) -> Tensor:
-    return torch.as_tensor(array, dtype=torch.float64, device=rows.device)
+class _OnDevice:
+    """Parameters as float64 tensors where the rows are, with what every block needs of them."""
+
+    def __init__(self, p: Parameters, device: torch.device) -> None:
+        self.structure = p.structure
+        self.n_components, self.n_features = p.means.shape
+        arrays = (p.weights, p.means, p.precisions_cholesky)
+        weights, self.means, self.factors = (
+            torch.as_tensor(a, dtype=torch.float64, device=device) for a in arrays
+        )
+        roots = self.factors
+        if p.structure in ("full", "tied"):
+            roots = roots.diagonal(dim1=-2, dim2=-1)
+        if p.structure == "spherical":
+            roots = roots[:, None].expand(p.means.shape)
+        determinants = roots.log().sum(dim=-1)
+        constant = -0.5 * self.n_features * math.log(2 * math.pi)
+        self.constants = weights.log() + determinants + constant
 
 
-def _log_joint(rows: Tensor, p: Parameters) -> Tensor:
+def _log_joint(rows: Tensor, p: _OnDevice) -> Tensor:
     """log w_k + log N(x | mean_k, covariance_k), (n, K)."""
-    n, d = rows.shape
-    means, u = _on(rows, p.means), _on(rows, p.precisions_cholesky)
-    out = torch.empty(n, p.n_components, dtype=torch.float64, device=rows.device)
-    for group in _groups(n, p):
-        centred = rows - means[group, None]
+    out = rows.new_empty(len(rows), p.n_components)
+    for group in _groups(len(rows), p):
+        centred = rows - p.means[group, None]
         if p.structure == "tied":
-            y, log_det = centred @ u, u.diagonal().log().sum()
+            y = centred @ p.factors
         elif p.structure == "full":
-            y, log_det = centred @ u[group], u[group].diagonal(dim1=1, dim2=2).log().sum(dim=1)
+            y = centred @ p.factors[group]
         elif p.structure == "diag":
-            y, log_det = centred * u[group, None], u[group].log().sum(dim=1)
+            y = centred * p.factors[group, None]
         else:
-            y, log_det = centred * u[group, None, None], d * u[group].log()
-        out[:, group] = log_det - 0.5 * (y**2).sum(dim=2).T
-    return out + _on(rows, np.log(p.weights)) - 0.5 * d * np.log(2 * np.pi)
+            y = centred * p.factors[group, None, None]
+        out[:, group] = -0.5 * (y**2).sum(dim=2).T
+    return out + p.constants
 
 
 def _iterate(x: Tensor, p: Parameters) -> Parameters:
     """One EM iteration; second moments are taken about the current means."""
     k, d = p.means.shape
     whole = p.structure in ("full", "tied")
-    means = _on(x, p.means)
+    here = _OnDevice(p, x.device)
+    means = here.means
     counts, first = torch.zeros_like(means[:, 0]), torch.zeros_like(means)
     second = means.new_zeros((k, d, d) if whole else (k, d))
     for rows in _blocks(x):
-        resp = torch.softmax(_log_joint(rows, p), dim=1)
+        resp = torch.softmax(_log_joint(rows, here), dim=1)
         counts += resp.sum(dim=0)
-        for group in _groups(len(rows), p):
+        for group in _groups(len(rows), here):
             centred = rows - means[group, None]
             weighted = centred * resp.T[group, :, None]
             first[group] += weighted.sum(dim=1)
