@@ -77,7 +77,7 @@ class Workload:
 
     @property
     def precision(self) -> str:
-        return str(self.x.dtype)
+        return str(self.x.dtype).removeprefix("torch.")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,17 +109,30 @@ def make(
     covariances, so a few EM iterations from it stay in the named regime.
     """
     rng = np.random.default_rng(seed)
+    weights, means, factors = draw_truth(structure, k, d, overlap, rng)
+    x = _draw(n, weights, means, factors, np.dtype(precision), rng)
+    start = draw_start(structure, means, rng)
+    return Workload(f"{structure}-{precision}-{overlap}-{n}x{k}x{d}", x, start, overlap)
+
+
+def draw_truth(
+    structure: str, k: int, d: int, overlap: str, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
+    """Weights (K,), means (K, D) and factors F of a random mixture, with x = mean + z F.
+
+    F is (K, D, D) for full, (1, D, D) for tied, else (K, D).
+    """
     means = rng.normal(size=(k, d)) * (SEPARATION[overlap] / np.sqrt(2 * d))
     weights = rng.dirichlet(np.full(k, 20.0))
-    factors = _true_factors(structure, k, d, rng)
-    x = _draw(n, weights, means, factors, np.dtype(precision), rng)
-    start = Parameters(
-        structure,
-        np.full(k, 1.0 / k),
-        means + 0.1 * rng.normal(size=(k, d)),
-        _start_covariances(structure, k, d, rng),
-    )
-    return Workload(f"{structure}-{precision}-{overlap}-{n}x{k}x{d}", x, start, overlap)
+    return weights, means, _true_factors(structure, k, d, rng)
+
+
+def draw_start(structure: str, means: Array, rng: np.random.Generator) -> Parameters:
+    """Start parameters near a mixture with these means."""
+    k, d = means.shape
+    near = means + 0.1 * rng.normal(size=(k, d))
+    covariances = _start_covariances(structure, k, d, rng)
+    return Parameters(structure, np.full(k, 1.0 / k), near, covariances)
 
 
 def overlap_of(workload: Workload, resp: Array) -> dict[str, float]:
@@ -136,7 +149,6 @@ def overlap_of(workload: Workload, resp: Array) -> dict[str, float]:
 
 
 def _true_factors(structure: str, k: int, d: int, rng: np.random.Generator) -> Array:
-    """Factors F with x = mean + z F: (K, D, D) for full, (1, D, D) for tied, else (K, D)."""
     if structure in ("full", "tied"):
         count = k if structure == "full" else 1
         rotations = np.linalg.qr(rng.normal(size=(count, d, d)))[0]

@@ -1,0 +1,1 @@
+"""fastgmm beside its peers on one GPU: ``python -m benchmarks.gpu``."""

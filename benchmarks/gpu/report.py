@@ -1,0 +1,164 @@
+"""The tables of a run, as aligned Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..report import aligned, seconds, unsteady
+from .adapters import ADAPTERS
+
+_TIMES = """
+medians of calls in turns; x = time over that of fastgmm's first precision; error = root mean square
+of log-likelihoods in nats for scores, else largest difference of a parameter, both from float64;
+memory = peak beyond the rows, as torch counts it; what names no precision makes float32 products in
+full precision
+"""
+_FLOORS = """
+floor = nominal work over the best rate for that precision; reached = floor / time; code that skips
+work can pass 100 %
+"""
+
+
+def text(result: dict[str, Any]) -> str:
+    """Everything that a reader wants to see."""
+    rows, origin = result["rows"], result["provenance"]
+    device = origin["device"]
+    versions = ", ".join(f"{name} {v}" for name, v in origin["versions"].items() if v)
+    known = [f"{k} {device[k]}" for k in ("capability", "driver", "cuda") if device.get(k)]
+    parts = [
+        f"{', '.join([device['name'], *known])}; {origin['date']}, {origin['commit']}",
+        f"{versions}; Python {origin['python']}",
+        "",
+        f"tests on the device: {result['tests']['summary']}",
+        *result["tests"].get("failed", []),
+        "",
+        ceilings(result),
+        "\n3xtf32 and bf16x3 were not run: a third of tf32 and of bf16\n",
+        times(rows),
+        _TIMES,
+        floors(rows),
+        _FLOORS,
+        *notes(rows),
+        *unsteady_lines(rows),
+    ]
+    if result["settings"]["quick"]:
+        parts.append("quick run: fewer rows and repeats than the targets are stated for")
+    return "\n".join(parts)
+
+
+def ceilings(result: dict[str, Any]) -> str:
+    """Measured rates beside the published ones."""
+    lines: list[tuple[str, ...]] = [("ceiling", "measured", "published")]
+    published = result["published_rates"] or {}
+    for name, value in result["rates"].items():
+        stated = published.get(name)
+        lines.append((name, _rate(name, value), "-" if stated is None else _rate(name, stated)))
+    return aligned(lines)
+
+
+def times(rows: list[dict[str, Any]]) -> str:
+    """One line per row and implementation."""
+    head = ("row", "implementation", "time", "min to max", "x", "error", "memory", "passes")
+    lines: list[tuple[str, ...]] = [head]
+    for row in rows:
+        title = row["title"]
+        own = [e["seconds"]["median"] for e in _own(row).values() if "seconds" in e]
+        for name, entry in row["implementations"].items():
+            if "mode" not in entry:
+                continue
+            found = entry.get("seconds")
+            spread, ratio = "-", "-"
+            if found:
+                spread = f"{seconds(found['min'])} to {seconds(found['max'])}"
+                ratio = f"{found['median'] / own[0]:.2f}" if own else "-"
+            lines.append(
+                (title, name, _time(entry), spread, ratio, _error(entry), _memory(entry),
+                 str(entry["passes"]))
+            )  # fmt: skip
+            title = ""
+    return aligned(lines)
+
+
+def floors(rows: list[dict[str, Any]]) -> str:
+    """What fastgmm reaches of what the device could do."""
+    head = ("row", "precision", "time", "floor", "reached", "published floor", "reached",
+            "target", "launches", "waits")  # fmt: skip
+    lines: list[tuple[str, ...]] = [head]
+    for row in rows:
+        title = row["title"]
+        for entry in _own(row).values():
+            if "floor_seconds" not in entry:
+                continue
+            mode = entry["mode"] if row["precision"] == "float32" else row["precision"]
+            calls = entry.get("calls_per_iteration") or {}
+            target = "-"
+            if "target" in entry:
+                target = f"{entry['target']:.0%} {'yes' if entry['reached'] else 'NO'}"
+            published = entry.get("published_floor_seconds")
+            lines.append(
+                (title, mode, _time(entry), seconds(entry["floor_seconds"]),
+                 _share(entry.get("fraction")), "-" if published is None else seconds(published),
+                 _share(entry.get("published_fraction")), target,
+                 *(f"{calls[key]:.1f}" if key in calls else "-" for key in ("launches", "waits")))
+            )  # fmt: skip
+            title = ""
+    return aligned(lines)
+
+
+def notes(rows: list[dict[str, Any]]) -> list[str]:
+    """What the tables have no room for."""
+    found: list[str] = []
+    for row in rows:
+        overlap = row["overlap"]
+        found.append(
+            f"{row['title']}: {row['workload']}; time of {row['unit']}; {overlap['active']:.1f}"
+            f" active and {overlap['effective']:.1f} effective components per row"
+        )
+        for name, entry in row["implementations"].items():
+            for key, ending in (("disagrees", ": no time is shown"), ("slow", ""), ("failed", "")):
+                if key in entry:
+                    found.append(f"  {name}: {entry[key]}{ending}")
+    found += [f"{kind.name}: {kind.note}" for kind in ADAPTERS if kind.note]
+    missing = {
+        entry["missing"]
+        for row in rows
+        for entry in row["implementations"].values()
+        if "missing" in entry
+    }
+    return found + [f"absent: {reason}" for reason in sorted(missing)]
+
+
+def unsteady_lines(rows: list[dict[str, Any]]) -> list[str]:
+    found = unsteady(rows)
+    return ["repeats differ by much:", *(f"  {line}" for line in found)] if found else []
+
+
+def _own(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: e for name, e in row["implementations"].items() if e.get("own")}
+
+
+def _time(entry: dict[str, Any]) -> str:
+    if "seconds" in entry:
+        return seconds(entry["seconds"]["median"])
+    for key, word in (("disagrees", "wrong"), ("failed", "failed"), ("slow", "slow")):
+        if key in entry:
+            return word
+    return "-"
+
+
+def _error(entry: dict[str, Any]) -> str:
+    value = entry.get("rms_nats", entry.get("max_difference"))
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _memory(entry: dict[str, Any]) -> str:
+    value = entry.get("peak_memory_bytes")
+    return "-" if value is None else f"{value / 1e6:.4g} MB"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _rate(name: str, value: float) -> str:
+    return f"{value / 1e9:.4g} {'GB/s' if name == 'copy' else 'GFLOP/s'}"
