@@ -75,6 +75,16 @@ def test_every_start_finds_clusters_far_apart(place, init):
     assert np.isfinite(float(mixture.fit(rows).lower_bound_))
 
 
+@pytest.mark.parametrize(
+    ("precision", "rtol"), [("highest", 2e-5), ("high", 2e-3), ("medium", 0.1)]
+)
+def test_every_precision(place, precision, rtol):
+    x, start, _ = helpers.problem("full", np.float32, n=100, d=9)
+    backend, _ = backends.choose(place[1], precision=precision)
+    prepared = backend.prepare(helpers.fitted(start, "cpu")._model, x.dtype)
+    helpers.assert_close(backend.score_samples(prepared, x), start.score_samples(x), rtol)
+
+
 def test_precision_names(place):
     with pytest.raises(InputError, match="precision"):
         backends.choose(place[1], precision="low")

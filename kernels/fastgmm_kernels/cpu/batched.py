@@ -19,7 +19,7 @@ from .jit import driver, kernel
 from .score import GROUP, fold_sum
 from .skip import STATES, SUM, TOP, begin_tile, settle_top, whole_strips
 from .structure import visit
-from .tile import block_range, load_rows, row_stride, scratch
+from .tile import block_range, load_rows, scratch, tile_scratch
 
 # Groups of pairs that threads take.
 _GROUPS = 64
@@ -32,18 +32,13 @@ def batched_score(x, centre, whiten, means, factors, constants, reach, early, ti
     n_components, padded = means.shape[1:]
     n_tiles = (n_rows + tile - 1) // tile
     n_pairs = x.shape[0] * n_tiles
-    stride = row_stride(tile, out.itemsize)
-    columns = centre.shape[2]
+    columns, whitened = centre.shape[2], whiten.shape[1] > 0
     no_order = np.empty(0, np.int32)
     origin = np.zeros((1, padded), means.dtype)
     n_groups = min(_GROUPS, n_pairs)
     for group in prange(n_groups):
-        rows = scratch(tile, columns, out)
-        z = scratch(columns, stride, out)[:padded]
-        raw = scratch(columns if whiten.shape[1] > 0 else 0, stride, out)[:padded]
-        lp = scratch(GROUP, stride, out)
-        masks = np.empty(GROUP, np.int64)
-        state = scratch(STATES, stride, out)
+        rows, z, raw, lp = tile_scratch(tile, GROUP, columns, padded, whitened, out)
+        state, masks = scratch(STATES, lp.shape[1], out), np.empty(GROUP, np.int64)
         first_pair, last_pair = block_range(group, n_groups, n_pairs)
         for pair in range(first_pair, last_pair):
             b = pair // n_tiles
@@ -70,18 +65,13 @@ def batched_per_component(x, centre, whiten, means, factors, constants, reach, t
     n_components, padded = means.shape[1:]
     n_tiles = (n_rows + tile - 1) // tile
     n_pairs = x.shape[0] * n_tiles
-    stride = row_stride(tile, out.itemsize)
-    columns = centre.shape[2]
+    columns, whitened = centre.shape[2], whiten.shape[1] > 0
     no_order = np.empty(0, np.int32)
     origin = np.zeros((1, padded), means.dtype)
     n_groups = min(_GROUPS, n_pairs)
     for group in prange(n_groups):
-        rows = scratch(tile, columns, out)
-        z = scratch(columns, stride, out)[:padded]
-        raw = scratch(columns if whiten.shape[1] > 0 else 0, stride, out)[:padded]
-        lp = scratch(n_components, stride, out)
-        masks = np.empty(n_components, np.int64)
-        state = scratch(STATES, stride, out)
+        rows, z, raw, lp = tile_scratch(tile, n_components, columns, padded, whitened, out)
+        state, masks = scratch(STATES, lp.shape[1], out), np.empty(n_components, np.int64)
         first_pair, last_pair = block_range(group, n_groups, n_pairs)
         for pair in range(first_pair, last_pair):
             b = pair // n_tiles
@@ -147,18 +137,15 @@ def batched_backward(
     n_mixtures, n_rows, n_features = x.shape
     n_components, padded = means.shape[1:]
     n_pairs = n_mixtures * splits
-    stride = row_stride(tile, means.itemsize)
     columns = centre.shape[2]
     shared = whiten.shape[1] > 0
     no_order = np.empty(0, np.int32)
     origin = np.zeros((1, padded), means.dtype)
     n_groups = min(_GROUPS, n_pairs)
     for group in prange(n_groups):
-        rows = scratch(tile, columns, means)
-        z = scratch(columns, stride, means)[:padded]
-        raw = scratch(columns if shared else 0, stride, means)[:padded]
+        rows, z, raw, lp = tile_scratch(tile, n_components, columns, padded, shared, means)
+        stride = lp.shape[1]
         u, pull = scratch(padded, stride, means), scratch(padded, stride, means)
-        lp = scratch(n_components, stride, means)
         active, masks = np.arange(n_components), np.empty(n_components, np.int64)
         state = scratch(STATES, stride, means)
         first_pair, last_pair = block_range(group, n_groups, n_pairs)

@@ -25,7 +25,7 @@ from .simd import (
 )
 from .skip import STATES, SUM, TOP, begin_tile
 from .structure import visit
-from .tile import block_range, load_rows, row_stride, scratch
+from .tile import block_range, load_rows, scratch, tile_scratch
 
 # Blocks of rows that threads take; fixed, so that results do not depend on the threads.
 _BLOCKS = 64
@@ -60,21 +60,16 @@ def fold_sum(lp, masks, n_lines, n, state):
 def score_samples(x, centre, whiten, means, factors, constants, reach, early, tile, out):
     """out[n] = log sum_k w_k p_k(x_n), by one online log-sum-exp."""
     n_rows = x.shape[0]
-    n_components = means.shape[0]
+    n_components, padded = means.shape
     n_tiles = (n_rows + tile - 1) // tile
-    stride = row_stride(tile, out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
     tallest = largest(constants)
-    columns = centre.shape[1]
+    columns, whitened = centre.shape[1], whiten.shape[0] > 0
     no_order = np.empty(0, np.int32)
-    origin = np.zeros((1, means.shape[1]), means.dtype)
+    origin = np.zeros((1, padded), means.dtype)
     for block in prange(n_blocks):
-        rows = scratch(tile, columns, means)
-        z = scratch(columns, stride, means)[: means.shape[1]]
-        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(GROUP, stride, means)
-        masks = np.empty(GROUP, np.int64)
-        state = scratch(STATES, stride, means)
+        rows, z, raw, lp = tile_scratch(tile, GROUP, columns, padded, whitened, means)
+        state, masks = scratch(STATES, lp.shape[1], means), np.empty(GROUP, np.int64)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
@@ -109,22 +104,17 @@ def _fold_label(lp, a, mask, k, n, state, label):
 def predict(x, centre, whiten, means, factors, constants, reach, early, tile, best_out, label_out):
     """label_out[n] = argmax_k w_k p_k(x_n), the first wins a tie; best_out[n] its logarithm."""
     n_rows = x.shape[0]
-    n_components = means.shape[0]
+    n_components, padded = means.shape
     n_tiles = (n_rows + tile - 1) // tile
-    stride = row_stride(tile, best_out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
     tallest = largest(constants)
-    columns = centre.shape[1]
+    columns, whitened = centre.shape[1], whiten.shape[0] > 0
     no_order = np.empty(0, np.int32)
-    origin = np.zeros((1, means.shape[1]), means.dtype)
+    origin = np.zeros((1, padded), means.dtype)
     for block in prange(n_blocks):
-        rows = scratch(tile, columns, means)
-        z = scratch(columns, stride, means)[: means.shape[1]]
-        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(GROUP, stride, means)
-        masks = np.empty(GROUP, np.int64)
-        state = scratch(STATES, stride, means)
-        label = np.empty(stride, np.int64)
+        rows, z, raw, lp = tile_scratch(tile, GROUP, columns, padded, whitened, means)
+        state, masks = scratch(STATES, lp.shape[1], means), np.empty(GROUP, np.int64)
+        label = np.empty(lp.shape[1], np.int64)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile
@@ -155,21 +145,17 @@ def per_component(
     nothing is skipped.
     """
     n_rows = x.shape[0]
-    n_components = means.shape[0]
+    n_components, padded = means.shape
     n_tiles = (n_rows + tile - 1) // tile
-    stride = row_stride(tile, out.itemsize)
     n_blocks = min(_BLOCKS, n_tiles)
     tallest = largest(constants)
-    columns = centre.shape[1]
+    columns, whitened = centre.shape[1], whiten.shape[0] > 0
     no_order = np.empty(0, np.int32)
-    origin = np.zeros((1, means.shape[1]), means.dtype)
+    origin = np.zeros((1, padded), means.dtype)
     for block in prange(n_blocks):
-        rows = scratch(tile, columns, means)
-        z = scratch(columns, stride, means)[: means.shape[1]]
-        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, means)[: means.shape[1]]
-        lp = scratch(n_components, stride, means)
+        rows, z, raw, lp = tile_scratch(tile, n_components, columns, padded, whitened, means)
         active, masks = np.arange(n_components), np.empty(n_components, np.int64)
-        state = scratch(STATES, stride, means)
+        state = scratch(STATES, lp.shape[1], means)
         tile_0, tile_1 = block_range(block, n_blocks, n_tiles)
         for i in range(tile_0, tile_1):
             start = i * tile

@@ -31,7 +31,7 @@ from .order import read_ahead
 from .simd import lanes, load
 from .skip import STATES, whole_strips
 from .structure import add_dense, add_rows
-from .tile import block_range, centre_rows, row_stride, scratch
+from .tile import block_range, centre_rows, row_stride, scratch, tile_scratch
 
 # Groups of tiles that threads take within a shared chunk.
 _GROUPS = 32
@@ -113,7 +113,7 @@ def accumulate(
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
-    columns = about.shape[1]
+    columns, whitened = about.shape[1], whiten.shape[0] > 0
     n_blocks = count.shape[0]
     dtype = means.dtype
     stride = row_stride(tile, means.itemsize)
@@ -121,13 +121,12 @@ def accumulate(
     tallest = largest(constants)
     origin = np.zeros((1, padded), dtype)
     for block in prange(n_blocks):
-        z = scratch(columns, stride, about)[:padded]
-        raw = scratch(columns if whiten.shape[0] > 0 else 0, stride, about)[:padded]
-        plain = raw if whiten.shape[0] > 0 else z
-        rows, g = scratch(tile, columns, about), scratch(tile, columns, about)
+        rows, z, raw, lp = tile_scratch(tile, n_components, columns, padded, whitened, about)
+        plain = raw if whitened else z
+        g = scratch(tile, columns, about)
         dense_g = scratch(padded + 1 if dense_share < 1 else 0, stride, about)
         state = scratch(STATES, stride, about)
-        lp, mass = scratch(n_components, stride, about), scratch(n_components, step, about)
+        mass = scratch(n_components, step, about)
         active, masks = np.empty(n_components, np.int64), np.empty(n_components, np.int64)
         index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
         dense = np.zeros(n_components, np.int64)

@@ -70,6 +70,12 @@ def load_rows(x, order, start, n, centre, whiten, origin, rows, raw, z):
                 store(z, d, t, multiply(load(raw, d, t), whiten[0, 0, d]))
 
 
+@kernel
+def row_stride(tile, itemsize):
+    """Columns to allocate for a tile: one cache line more, so that rows do not share cache sets."""
+    return np.int64(tile + 64 // itemsize)
+
+
 @allocating
 def scratch(lines, columns, like):
     """Uninitialised matrix of the dtype of ``like`` that begins with a cache line.
@@ -83,13 +89,16 @@ def scratch(lines, columns, like):
     return raw[offset : offset + lines * columns].reshape((lines, columns))
 
 
+@allocating
+def tile_scratch(tile, lines, columns, padded, whitened, like):
+    """Scratch of a pass: rows, z and raw as :func:`load_rows` takes them, and lines of a tile."""
+    stride = row_stride(tile, like.itemsize)
+    rows, z = scratch(tile, columns, like), scratch(columns, stride, like)
+    raw = scratch(columns if whitened else 0, stride, like)
+    return rows, z[:padded], raw[:padded], scratch(lines, stride, like)
+
+
 @kernel
 def block_range(block, n_blocks, n_items):
     """First and last + 1 of the items of one of ``n_blocks`` nearly equal blocks."""
     return block * n_items // n_blocks, (block + 1) * n_items // n_blocks
-
-
-@kernel
-def row_stride(tile, itemsize):
-    """Columns to allocate for a tile: one cache line more, so that rows do not share cache sets."""
-    return np.int64(tile + 64 // itemsize)

@@ -21,6 +21,8 @@ def input_precision(precision, vendor, capability):
     """What ``tl.dot`` calls the precision "highest", "high" or "medium" of float32 products."""
     if vendor == "cuda" and capability < _TF32:
         return "ieee"
+    if interpreted() and precision == "high":
+        return "tf32x3"  # the interpreter knows no bf16x3, and computes in float32 anyway
     return _PRECISIONS[vendor][precision]
 
 
