@@ -7,7 +7,9 @@ device, index of the first bad row) and what to do about it.
 
 __all__ = [
     "BackendUnavailableError",
+    "CheckpointError",
     "DegenerateDataWarning",
+    "DistributedError",
     "FastGMMError",
     "InputError",
     "ModelFileError",
@@ -30,6 +32,14 @@ class SingularCovarianceError(FastGMMError, ValueError):
 
 class BackendUnavailableError(FastGMMError, RuntimeError):
     """The device or engine that was asked for cannot run here; the message gives the reason."""
+
+
+class DistributedError(FastGMMError, RuntimeError):
+    """Another process that shares the fit has failed; the message has its rank and its error."""
+
+
+class CheckpointError(FastGMMError, ValueError):
+    """A checkpoint belongs to other data or settings, or is damaged; the message says which."""
 
 
 class ModelFileError(FastGMMError, ValueError):
