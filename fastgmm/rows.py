@@ -65,12 +65,12 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any) -> Opened:
         raise InputError("sample_weight: give the weights of a process to its Sharded.")
     source = _open(estimator, X, sample_weight) if shared is None else None
     if shared is not None:
-        shared.open(lambda X, weight: _open(estimator, X, weight), estimator._plain_settings())
+        shared.open(lambda X, weight: _placed(estimator, X, weight), estimator._plain_settings())
         source = shared
     if source is None:
         raise InputError("X is None; expected rows.")
     backend, reason = choose(estimator.device, source.home, estimator.precision)
-    where, given = source.home, str(source.dtype).removeprefix("torch.")
+    where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
     source.place(backend.rows)
     learn_names(estimator, source)
     found = survey(source, backend)
@@ -91,6 +91,13 @@ def _open(estimator: Any, X: Any, sample_weight: Any) -> Source:
     source = ArraySource(x, sample_weight, estimator.batch_size)
     names = getattr(estimator, "feature_names_in_", None)
     source.names = None if names is None else tuple(names)
+    return source
+
+
+def _placed(estimator: Any, X: Any, sample_weight: Any) -> Source:
+    """Rows of one of many processes: all that can fail here is done before the others go on."""
+    source = _open(estimator, X, sample_weight)
+    source.place(choose(estimator.device, source.home, estimator.precision)[0].rows)
     return source
 
 

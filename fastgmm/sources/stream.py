@@ -91,7 +91,7 @@ class StreamSource(Source):
         self._begun: Iterator[Rows] | None = _chain(first, parts)
         x = first[0]
         self.n_features, self.dtype, self.home = x.shape[1], x.dtype, home(x)
-        self._sample = x[:1]
+        self._sample, self._weighted = x[:1], first[1] is not None
         if row_bytes is None:
             rows = batch_rows(batch_size, x.dtype.itemsize * x.shape[1])
         self._rows = rows
@@ -185,7 +185,7 @@ class StreamSource(Source):
                 x, weight = as_rows(item, where)
                 if len(x) == 0:
                     continue
-                self._compare(x, where)
+                self._compare(x, weight, where)
                 if self._counted is None:
                     _check_finite(x, where, start, self._reader.names)
                 yield x, weight
@@ -195,10 +195,15 @@ class StreamSource(Source):
             if close is not None:
                 close()
 
-    def _compare(self, x: Array, where: str) -> None:
+    def _compare(self, x: Array, weight: Array | None, where: str) -> None:
         known = getattr(self, "n_features", None)
         if known is None:
             return
+        if (weight is not None) != self._weighted:
+            now = "no weights" if weight is None else "weights"
+            raise InputError(
+                f"{where} has {now}, the first had {'some' if weight is None else 'none'}."
+            )
         if x.shape[1] != known:
             raise InputError(
                 f"{where} has {x.shape[1]} features (shape {tuple(x.shape)}), the first had "
