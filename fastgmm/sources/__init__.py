@@ -3,7 +3,7 @@
 from fastgmm.sources.arrays import ArraySource, check_weights
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.batches import batch_rows
-from fastgmm.sources.files import read_npy, read_parquet
+from fastgmm.sources.files import read_npy, read_parquet, read_path
 from fastgmm.sources.opening import is_stream, open_source
 from fastgmm.sources.stream import Reader, StreamSource
 
@@ -19,4 +19,5 @@ __all__ = [
     "open_source",
     "read_npy",
     "read_parquet",
+    "read_path",
 ]
