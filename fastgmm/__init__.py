@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fastgmm import covariance, em, errors, functional
+from fastgmm import covariance, distributed, em, errors, functional, sources
 from fastgmm.mixture import GaussianMixture
 from fastgmm.version import VERSION
 
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = ["GaussianMixture", "__version__", "covariance", "em", "errors", "functional", "load"]
+__all__ = [
+    "GaussianMixture",
+    "__version__",
+    "covariance",
+    "distributed",
+    "em",
+    "errors",
+    "functional",
+    "load",
+    "sources",
+]
 
 
 def load(path: str | os.PathLike[str] | Path) -> GaussianMixture:

@@ -124,8 +124,11 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_finite(x: Array, names: Sequence[str] | None = None) -> None:
-    """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count."""
+def check_finite(x: Array, names: Sequence[str] | None = None, start: int = 0) -> None:
+    """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count.
+
+    ``start`` is the number of its first row among all rows.
+    """
     bad = to_numpy(~namespace(x).isfinite(x))
     count = int(bad.sum())
     if count == 0:  # finite values whose sum overflows
@@ -135,7 +138,7 @@ def check_finite(x: Array, names: Sequence[str] | None = None) -> None:
     what = "NaN" if namespace(x).isnan(x).any() else "infinity"
     where = str(column) if names is None else f"{column} ({names[int(column)]!r})"
     raise InputError(
-        f"Input X contains {what}: first at row {row}, column {where} ({value}), {count} "
+        f"Input X contains {what}: first at row {start + row}, column {where} ({value}), {count} "
         "not finite in total (NaN, inf or -inf). Impute them or drop these rows."
     )
 
@@ -190,17 +193,6 @@ def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> N
             DegenerateDataWarning,
             stacklevel=3,
         )
-
-
-def distinct_rows(x: Array, wanted: int) -> int:
-    """Number of distinct rows, counted no further than ``wanted``."""
-    seen: set[bytes] = set()
-    for start in range(0, len(x), 4 * wanted):
-        rows = np.ascontiguousarray(to_numpy(x[start : start + 4 * wanted]))
-        seen.update(row.tobytes() for row in rows)
-        if len(seen) >= wanted:
-            return wanted
-    return len(seen)
 
 
 def as_random_state(seed: Any) -> np.random.RandomState:

@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastgmm
-from fastgmm import results, tables
+from fastgmm import results, sources, tables
 from fastgmm.cli_arguments import build_parser
+from fastgmm.distributed import Sharded, shard
 from fastgmm.errors import FastGMMError, InputError
 
 __all__ = ["main"]
@@ -141,10 +142,41 @@ def _read_weights(args: argparse.Namespace) -> NDArray[Any] | None:
     return None if args.weights is None else tables.read_vector(args.weights)
 
 
+def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, Sequence[str] | None, tuple[int, ...]]:
+    """What is fitted, the names of its columns, and its shape.
+
+    Chunks of a file are read as they are needed if a size for them is given, the data is a folder,
+    or torchrun has started several processes, of which each reads its share.
+    """
+    together, path = "TORCHELASTIC_RUN_ID" in os.environ, Path(args.data)
+    asked = [f"--{n}" for n in ("columns", "key", "dtype") if getattr(args, n) is not None]
+    whole = bool(asked) or path.suffix.lower() in (".csv", ".npz")
+    if whole and (together or path.is_dir()):
+        what = ", ".join(asked) or path.suffix
+        raise InputError(f"{path}: {what} cannot be had of folders, or of a share of a file")
+    if whole or not (together or path.is_dir() or args.batch_size is not None):
+        table = _read(args, args.columns)
+        return table.values, table.names, table.values.shape
+    reader = sources.read_path(path)
+    _say(args, f"{args.data}: {reader.n_rows:,} rows, read in chunks")
+    if together:
+        from torch.distributed import init_process_group
+
+        init_process_group("gloo")
+        return shard(path), reader.names, (reader.n_rows or 0,)
+    return path, reader.names, (reader.n_rows or 0,)
+
+
+def _weights_to_fit(args: argparse.Namespace) -> NDArray[Any] | None:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InputError("--weights: not with torchrun; use fastgmm.distributed.Sharded in Python")
+    return _read_weights(args)
+
+
 def _fit(args: argparse.Namespace) -> None:
     _check_output(args.output, (".safetensors",))
-    table = _read(args, args.columns)
-    weights = _read_weights(args)
+    rows, names, shape = _rows_to_fit(args)
+    weights = None if args.weights is None else _weights_to_fit(args)
     estimator = fastgmm.GaussianMixture(
         args.components,
         covariance_type=args.covariance,
@@ -163,10 +195,12 @@ def _fit(args: argparse.Namespace) -> None:
     # verbose writes scikit-learn's lines to stdout, where only the result belongs; the bar is
     # on stderr.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        estimator.fit(table.values, sample_weight=weights)
+        estimator.fit(rows, sample_weight=weights, checkpoint=args.checkpoint)
     seconds = time.perf_counter() - began
-    if table.names is not None:
-        estimator.feature_names_in_ = np.array(table.names, dtype=object)
+    if names is not None:
+        estimator.feature_names_in_ = np.array(names, dtype=object)
+    if int(os.environ.get("RANK", "0")) > 0 and isinstance(rows, Sharded):
+        return
     if args.output is not None:
         estimator.save(args.output)
     else:
@@ -174,7 +208,7 @@ def _fit(args: argparse.Namespace) -> None:
     _report(
         args,
         {
-            "rows": len(table.values),
+            "rows": shape[0],
             "features": int(estimator.n_features_in_),
             "components": args.components,
             "covariance": args.covariance,
@@ -183,7 +217,7 @@ def _fit(args: argparse.Namespace) -> None:
             "iterations": int(estimator.n_iter_),
             "seconds": seconds,
             "weights": np.asarray(estimator.weights_, dtype=float).tolist(),
-            "feature_names": None if table.names is None else list(table.names),
+            "feature_names": None if names is None else list(names),
             "backend": str(estimator.backend_),
             "model": args.output,
         },

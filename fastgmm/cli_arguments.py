@@ -6,12 +6,16 @@ import argparse
 from typing import Any, NoReturn
 
 from fastgmm import __version__, covariance
+from fastgmm.errors import InputError
 from fastgmm.results import WRITABLE
+from fastgmm.sources import batch_rows
 from fastgmm.tables import READABLE
 
-INITS = ("kmeans", "k-means++", "random", "random_from_data")
+INITS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 EXAMPLES = """examples:
   fastgmm fit pixels.npy -k 16 -o model.safetensors
+  fastgmm fit folder/ -k 64 --batch-size 64MB --checkpoint fit.ck -o model.safetensors
+  torchrun --nproc-per-node=4 -m fastgmm fit rows.npy -k 64 -o model.safetensors
   fastgmm fit trees.csv -k 4 --columns height,girth --covariance diag -o model.safetensors
   fastgmm score model.safetensors trees.csv --json
   fastgmm predict model.safetensors trees.csv -o labels.csv
@@ -69,7 +73,17 @@ def _add_fit(commands: Any) -> None:
     empty = ("keep", "reseed", "error")
     _add_default(parser, "--empty", "what to do with an empty component", "keep", choices=empty)
     _add_default(parser, "--device", "auto, cpu, reference or cuda", "auto")
-    add("--batch-size", type=int, metavar="ROWS", help="rows per chunk")
+    add(
+        "--batch-size",
+        type=_batch_size,
+        metavar="SIZE",
+        help="read the rows in chunks of so many, or of a size such as 64MB (.npy, .parquet)",
+    )
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        help="write the state of the fit there, and go on from it when it is there",
+    )
     _add_weights(parser)
     _add_common(parser)
 
@@ -180,6 +194,16 @@ def _add_default(
     names = (name,) if short is None else (short, name)
     about = f"{about} (default: %(default)s)"
     parser.add_argument(*names, type=type(default), default=default, help=about, **options)
+
+
+def _batch_size(text: str) -> int | str:
+    try:
+        batch_rows(text if not text.isdecimal() else int(text), 1)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if text.isdecimal() and int(text) == 0:
+        raise argparse.ArgumentTypeError("expected at least one row")
+    return int(text) if text.isdecimal() else text
 
 
 def _columns(text: str) -> list[str]:

@@ -16,9 +16,10 @@ from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
-from fastgmm.scatter import scatter, within_scatter
+from fastgmm.picks import lowest_rows
+from fastgmm.scatter import rough_mean, scatter, within_scatter
 from fastgmm.sources import Chunk, Source
-from fastgmm.statistics import SufficientStatistics, pairwise_sum
+from fastgmm.statistics import SufficientStatistics
 
 # Means that move by more than this many variances (squared) between iterations lose digits of the
 # new covariance to cancellation; the moments are then taken again about the new means.
@@ -78,6 +79,7 @@ class EMResult:
 
 
 Callback = Callable[[EMState], object]
+Keep = Callable[[MixtureModel, list[float]], object]
 
 
 def e_step(
@@ -98,22 +100,26 @@ def e_step(
         Reference points of the moments; the means by default.
     orders : dict, optional
         Empty before the first of several passes, and then the same: what the backend remembers of
-        each chunk to make the next pass cheaper.
+        each chunk to make the next pass cheaper. It is left empty where rows do not stay in
+        memory.
 
     Returns
     -------
     statistics : SufficientStatistics
     """
     prepared = backend.prepare(model, source.dtype)
-    memory = {} if orders is None else orders
+    if not source.resident:
+        orders = None
 
     def accumulate(chunk: Chunk) -> SufficientStatistics:
-        if orders is not None and chunk.start not in memory:
-            memory[chunk.start] = backend.new_order()
-        order = memory.get(chunk.start)
+        order = None
+        if orders is not None:
+            if chunk.start not in orders:
+                orders[chunk.start] = backend.new_order()
+            order = orders[chunk.start]
         return backend.accumulate(prepared, chunk.x, chunk.weight, about, order)
 
-    return pairwise_sum(accumulate(chunk) for chunk in source)
+    return source.total(accumulate)
 
 
 def m_step(
@@ -186,13 +192,12 @@ def _cancels(statistics: SufficientStatistics, row_scatter: Array) -> Array:
 def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
     """Move the empty components to the rows that the mixture explains worst, on the host."""
     prepared = backend.prepare(model, source.dtype)
-    scores = np.concatenate([to_numpy(backend.score_samples(prepared, c.x)) for c in source])
     empty, model = to_numpy(empty), model.on_host()
     wanted = int(empty.sum())
-    rows = to_numpy(source.take(np.argsort(scores, kind="stable")[:wanted]))
+    worst = lowest_rows(source, wanted, lambda chunk: backend.score_samples(prepared, chunk.x))
     alive = ~empty
     means = model.means.copy()
-    means[empty] = rows
+    means[empty] = worst.rows[np.argsort(worst.keys, kind="stable")]
     share = 1.0 / source.n_rows
     weights = np.where(empty, share, model.weights * (1 - wanted * share))
     matrices = [
@@ -219,6 +224,9 @@ def fit(
     init: int = 0,
     previous: float = -np.inf,
     row_scatter: Array | None = None,
+    so_far: Sequence[float] = (),
+    keep: Keep | None = None,
+    keep_every: int = 1,
 ) -> EMResult:
     """Fit a mixture by EM from given start parameters.
 
@@ -248,6 +256,12 @@ def fit(
         Lower bound of the iteration before, when a fit goes on.
     row_scatter : array, optional
         As :func:`scatter` gives; computed here if a tied structure needs it.
+    so_far : sequence of float
+        Lower bounds of the iterations that led to ``model``, when an interrupted fit goes on.
+    keep : callable, optional
+        Called with the model and the lower bounds so far after every ``keep_every`` iterations
+        unless they were the last. A fit that goes on from there has the same bits.
+    keep_every : int
 
     Returns
     -------
@@ -270,11 +284,12 @@ def fit(
     backend = choose("cpu")[0] if backend is None else backend
     model, structure = model.map(backend.own), model.structure
     if structure.tied and row_scatter is None:
-        row_scatter = scatter(source, None, structure.family, backend)
+        row_scatter = scatter(source, rough_mean(source, model, backend), structure.family, backend)
     dtype = working_dtype(source.dtype)
     advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
     advice += ", or pass float64." if dtype == np.float32 else "."
-    bounds: list[float] = []
+    bounds = list(so_far)
+    previous = bounds[-1] if bounds else previous
     converged = False
     if max_iter == 0:
         statistics = e_step(source, model, backend)
@@ -282,7 +297,7 @@ def fit(
         bound = total / weight
         return EMResult(model, False, 0, bounds, bound, statistics.counts)
     orders: dict[int, Any] = {}
-    for iteration in range(1, max_iter + 1):
+    for iteration in range(len(bounds) + 1, max_iter + 1):
         statistics = e_step(source, model, backend, orders=orders)
         if row_scatter is None:
             inexact = _moved_far(statistics, _FAR[dtype])
@@ -324,4 +339,8 @@ def fit(
         converged = abs(change) < tol
         if converged or any(stop):
             break
+        if keep is not None and iteration % keep_every == 0 and iteration < max_iter:
+            keep(model, bounds)
+            # Sums have other bits in an order that a fit which goes on from here does not know.
+            orders.clear()
     return EMResult(model, converged, iteration, bounds, bound, counts)

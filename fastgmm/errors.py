@@ -7,8 +7,10 @@ device, index of the first bad row) and what to do about it.
 
 __all__ = [
     "BackendUnavailableError",
+    "CheckpointError",
     "DegenerateDataWarning",
     "DeviceMemoryError",
+    "DistributedError",
     "FastGMMError",
     "InputError",
     "ModelFileError",
@@ -35,6 +37,14 @@ class BackendUnavailableError(FastGMMError, RuntimeError):
 
 class DeviceMemoryError(FastGMMError, MemoryError):
     """The memory of a device does not hold even a small chunk of rows with what a pass needs."""
+
+
+class DistributedError(FastGMMError, RuntimeError):
+    """Another process that shares the fit has failed; the message has its rank and its error."""
+
+
+class CheckpointError(FastGMMError, ValueError):
+    """A checkpoint belongs to other data or settings, or is damaged; the message says which."""
 
 
 class ModelFileError(FastGMMError, ValueError):

@@ -5,21 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from fastgmm.arrays import Array, to_numpy
+from fastgmm.arrays import to_numpy
 from fastgmm.backends import Backend
-from fastgmm.checks import distinct_rows
+from fastgmm.checkpoint import Checkpoint, Stage, random_stage
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.em import Callback, EMResult, fit
 from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
 from fastgmm.initialise import Start, initial_model
 from fastgmm.model import MixtureModel
+from fastgmm.picks import distinct_rows
 from fastgmm.progress import Progress
 from fastgmm.scatter import scatter
 from fastgmm.sources import Source
+from fastgmm.stepwise import stepwise_epochs
 
 # Operations of the eigenvalues above which the rank of the covariances is not looked at.
 _RANK_COST = 10**8
@@ -42,6 +45,7 @@ class Settings:
     n_init: int
     init_params: str
     empty: str
+    warm_up: int = 0
 
 
 def best_fit(
@@ -57,6 +61,7 @@ def best_fit(
     previous: float,
     progress: Progress,
     callbacks: Sequence[Callback],
+    checkpoint: Checkpoint | None = None,
 ) -> EMResult:
     """Run EM from ``n_init`` starts, or go on from ``warm``, and keep the best.
 
@@ -75,12 +80,28 @@ def best_fit(
     structure = settings.structure
     total = scatter(source, mean, structure.family, backend) if structure.tied else None
     best: EMResult | None = None
-    failures: list[SingularCovarianceError] = []
-    for init in range(settings.n_init if warm is None else 1):
+    failures: list[str] = []
+    stage = None if checkpoint is None else source.agree(checkpoint.read)
+    if stage is not None:
+        random_state.set_state(stage.random_state)
+        best, failures = stage.best, stage.failures
+
+    def keep(
+        init: int, model: MixtureModel | None, bounds: list[float], done: bool = False
+    ) -> None:
+        if checkpoint is not None:
+            state = random_stage(random_state)
+            checkpoint.write(Stage(init, state, model, bounds, best, failures, done))
+
+    n_init = settings.n_init if warm is None else 1
+    for init in range(0 if stage is None else stage.init, 0 if stage and stage.done else n_init):
         progress.begin(init)
+        model, so_far = warm, list[float]()
+        if stage is not None and init == stage.init:
+            model, so_far = stage.model, stage.bounds
         try:
-            model = warm
             if model is None:
+                keep(init, None, [])
                 model = initial_model(
                     source,
                     settings.n_components,
@@ -94,6 +115,10 @@ def best_fit(
                     start=start,
                     row_scatter=total,
                 )
+                model = stepwise_epochs(
+                    source, model, settings.warm_up, settings.reg_covar, backend
+                )
+                keep(init, model, [])
             result = fit(
                 source,
                 model,
@@ -106,9 +131,12 @@ def best_fit(
                 init=init,
                 previous=previous,
                 row_scatter=total,
+                so_far=so_far,
+                keep=None if checkpoint is None else partial(keep, init),
+                keep_every=1 if checkpoint is None else checkpoint.every,
             )
         except SingularCovarianceError as error:
-            failures.append(error)
+            failures.append(str(error))
             continue
         finally:
             progress.close()
@@ -117,10 +145,11 @@ def best_fit(
         if best is None or result.lower_bound > best.lower_bound:
             best = result
     if best is None and len(failures) == 1:
-        raise failures[0]
+        raise SingularCovarianceError(failures[0])
     if best is None:
         reasons = "\n".join(f"start {i}: {error}" for i, error in enumerate(failures))
         raise SingularCovarianceError(f"all {len(failures)} starts failed.\n{reasons}")
+    keep(n_init - 1, None, [], done=True)
     if failures:
         warnings.warn(
             f"{len(failures)} of {settings.n_init} starts failed and were skipped; the first: "
@@ -134,14 +163,13 @@ def best_fit(
 
 
 def warn_degenerate(
-    source: Source, x: Array, result: EMResult, reg_covar: float, constant: np.ndarray
+    source: Source, result: EMResult, reg_covar: float, constant: np.ndarray
 ) -> None:
     """Warn of components that the data does not determine.
 
     Parameters
     ----------
     source : Source
-    x : array of shape (N, D)
     result : EMResult
     reg_covar : float
     constant : ndarray of shape (D,)
@@ -149,7 +177,7 @@ def warn_degenerate(
     """
     model = result.model.on_host()
     n_components = model.n_components
-    distinct = distinct_rows(x, n_components)
+    distinct = distinct_rows(source, n_components)
     if distinct < n_components:
         warnings.warn(
             f"X has {distinct} distinct rows, fewer than n_components={n_components}: some "

@@ -12,12 +12,14 @@ from fastgmm.arrays import Array, like, to_numpy
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import DegenerateDataWarning
-from fastgmm.kmeans import assign, kmeans, kmeans_plusplus
+from fastgmm.kmeans import Assignment, kmeans, kmeans_plusplus
+from fastgmm.kmeans_parallel import kmeans_parallel
 from fastgmm.model import MixtureModel
-from fastgmm.sources import Chunk, Source
+from fastgmm.picks import new_key, random_rows, sample, uniforms
+from fastgmm.sources import ArraySource, Chunk, Source
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
-METHODS = ("kmeans", "k-means++", "random", "random_from_data")
+METHODS = ("kmeans", "k-means++", "random", "random_from_data", "k-means||")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +43,19 @@ class Start:
 
 
 def _clustered(
-    source: Source,
-    backend: Backend,
-    structure: CovarianceStructure,
-    about: Array,
-    labels: Array,
+    source: Source, structure: CovarianceStructure, about: Array, assignment: Assignment
 ) -> SufficientStatistics:
-    """Statistics of all rows of a source under hard labels (N,).
+    """Statistics of all rows of a source under hard labels.
 
     Those of a tied structure have the second moments of the untied one, summed over components.
     """
     loose = structure
     if structure.tied:
         loose = covariance.get("full" if structure.family == "full" else "diag")
-    statistics = pairwise_sum(
-        backend.accumulate_given(
-            c.x, c.weight, loose, about, labels=labels[c.start : c.start + len(c.x)]
+    statistics = source.total(
+        lambda chunk: assignment.backend.accumulate_given(
+            chunk.x, chunk.weight, loose, about, labels=assignment.labels(chunk)
         )
-        for c in source
     )
     if structure.tied:
         return replace(statistics, second=statistics.second.sum(axis=0))
@@ -73,17 +70,40 @@ def _random_statistics(
     random_state: np.random.RandomState,
 ) -> SufficientStatistics:
     """Statistics under uniform random responsibilities, drawn in batches of bounded size."""
-    n_components = len(about)
+    n_components, key = len(about), new_key(random_state)
     batch = max(2_000_000 // n_components, 1)
 
     def part(chunk: Chunk, start: int) -> SufficientStatistics:
         x = chunk.x[start : start + batch]
         weight = None if chunk.weight is None else chunk.weight[start : start + batch]
-        resp = random_state.uniform(size=(len(x), n_components))
+        resp = uniforms(key, chunk.start + start, len(x), n_components)
         resp /= resp.sum(axis=1, keepdims=True)
         return backend.accumulate_given(x, weight, structure, about, resp=like(resp, x))
 
-    return pairwise_sum(part(c, s) for c in source for s in range(0, len(c.x), batch))
+    return source.total(
+        lambda chunk: pairwise_sum(part(chunk, s) for s in range(0, len(chunk.x), batch))
+    )
+
+
+def _centroids(
+    source: Source,
+    n_components: int,
+    method: str,
+    random_state: np.random.RandomState,
+    backend: Backend,
+) -> Array:
+    """Rows to start from."""
+    if method == "k-means||":
+        return kmeans_parallel(source, n_components, random_state, backend)
+    if method == "random_from_data":
+        drawn = random_rows(source, n_components, random_state)
+        alive = np.isfinite(drawn.keys)
+        rows = drawn.rows[alive] if alive.any() else drawn.rows
+        return backend.own(rows[np.resize(np.arange(len(rows)), n_components)])
+    few = source
+    if not isinstance(few, ArraySource):
+        few = sample(source, n_components, random_state, backend)
+    return kmeans_plusplus(few, n_components, random_state, backend)
 
 
 def initial_model(
@@ -107,10 +127,11 @@ def initial_model(
     source : Source
     n_components : int
     structure : CovarianceStructure
-    method : {"kmeans", "k-means++", "random", "random_from_data"}
-        "kmeans": clusters of Lloyd's algorithm; "k-means++" and "random_from_data": rows as
-        means, with weights and covariances of the clusters around them; "random": random
-        responsibilities.
+    method : {"kmeans", "k-means++", "random", "random_from_data", "k-means||"}
+        "kmeans": clusters of Lloyd's algorithm; "k-means++", "k-means||" and "random_from_data":
+        rows as means, with weights and covariances of the clusters around them; "random": random
+        responsibilities. Where rows do not stay in memory "kmeans" and "k-means++" choose first
+        centroids among a random sample of them; "k-means||" looks at all.
     random_state : RandomState
         The only source of randomness.
     backend : Backend
@@ -137,15 +158,13 @@ def initial_model(
         statistics = _random_statistics(source, backend, structure, about, random_state)
         found = statistics.means()
     else:
-        if method == "random_from_data":
-            centroids = own(source.take(_random_rows(source, n_components, random_state)))
-        else:
-            centroids = kmeans_plusplus(source, n_components, random_state, backend)
+        chosen = _centroids(source, n_components, method, random_state, backend)
+        # All that share a fit begin at the same bits, whatever their processors make of them.
+        centroids = own(source.agree(lambda: to_numpy(chosen)))
+        assignment = Assignment(centroids, backend)
         if method == "kmeans":
-            centroids, labels = kmeans(source, centroids, backend, float(variance.mean()))
-        else:
-            labels = assign(source, centroids, backend)
-        statistics = _clustered(source, backend, structure, centroids, labels)
+            centroids, assignment = kmeans(source, centroids, backend, float(variance.mean()))
+        statistics = _clustered(source, structure, centroids, assignment)
         found = statistics.means() if method == "kmeans" else centroids
     weights = statistics.weights() if weights is None else own(weights)
     means = found if means is None else own(means)
@@ -162,19 +181,6 @@ def initial_model(
         context="initialisation",
         advice=f"Increase reg_covar (now {reg_covar:g}) or reduce n_components.",
     )
-
-
-def _random_rows(
-    source: Source, n_components: int, random_state: np.random.RandomState
-) -> np.ndarray:
-    """Distinct row numbers, drawn by weight; rows of weight 0 only where there are no others."""
-    if all(chunk.weight is None for chunk in source):
-        return random_state.choice(source.n_rows, size=n_components, replace=False)
-    weight = np.concatenate([to_numpy(c.weight) for c in source if c.weight is not None])
-    alive = int((weight > 0).sum())
-    share = weight / weight.sum()
-    rows = random_state.choice(source.n_rows, size=min(n_components, alive), replace=False, p=share)
-    return np.resize(rows, n_components)
 
 
 def _with_precisions(

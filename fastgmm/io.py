@@ -9,17 +9,15 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-import secrets
-import shutil
 import stat
 import warnings
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastgmm import covariance, model_file
 from fastgmm.arrays import to_numpy, working_dtype
+from fastgmm.atomic import replacing
 from fastgmm.errors import InputError, ModelFileError
 from fastgmm.model import MixtureModel
 from fastgmm.model_file import BOUNDS, INIT, PARAMETERS, Document
@@ -253,34 +251,10 @@ def _read(path: str) -> bytes:
 
 def _write(path: str, data: bytes) -> None:
     _check_path(path)
-    target = os.path.realpath(path)
-    folder = os.path.dirname(target)
-    if os.path.isdir(target) or path.endswith(os.sep):
+    if os.path.isdir(os.path.realpath(path)) or path.endswith(os.sep):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    temporary = os.path.join(folder, f".fastgmm.{secrets.token_hex(8)}.tmp")
     try:
-        try:
-            # "x" and not tempfile: the file gets the permissions that the umask gives.
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileNotFoundError):
-                shutil.copymode(target, temporary)
-            os.replace(temporary, target)
-        finally:
-            with suppress(OSError):
-                os.unlink(temporary)
-        _sync_folder(folder)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
         raise _error(error, path) from error
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the new name last; not every system can open folders, and the file itself is safe."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,20 +1,22 @@
-"""k-means and k-means++ on our kernels, over any source of rows."""
+"""k-means on any source of rows, and k-means++ on rows in memory."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastgmm.arrays import Array, cast, is_tensor, like, namespace, read
 from fastgmm.backends import Backend
 from fastgmm.linalg import running_sum
-from fastgmm.sources import Source
+from fastgmm.sources import ArraySource, Chunk, Source
 
 _MAX_ITER = 300
 _TOL = 1e-4
 
 
 def kmeans_plusplus(
-    source: Source,
+    source: ArraySource,
     n_clusters: int,
     random_state: np.random.RandomState,
     backend: Backend,
@@ -26,7 +28,7 @@ def kmeans_plusplus(
 
     Parameters
     ----------
-    source : Source
+    source : ArraySource
     n_clusters : int
         At most the number of rows.
     random_state : RandomState
@@ -129,32 +131,60 @@ def _search(sums: Array, values: Array) -> Array:
     return namespace(sums).minimum(passed, last)
 
 
-def assign(source: Source, centroids: Array, backend: Backend) -> Array:
-    """Number of the nearest centroid of each row.
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The nearest of given centroids for every row.
 
     Parameters
     ----------
-    source : Source
     centroids : array of shape (K, D)
     backend : Backend
-
-    Returns
-    -------
-    labels : array of shape (N,)
-        Integers of the rows' kind.
+    known : dict
+        Labels by the start of their chunk, of rows that stay in memory.
     """
-    return _step(source, centroids, backend)[0]
+
+    centroids: Array
+    backend: Backend
+    known: dict[int, Array] = field(default_factory=dict)
+
+    def labels(self, chunk: Chunk) -> Array:
+        """Labels (n,) of a chunk, integers of the rows' kind."""
+        if chunk.start in self.known:
+            return self.known[chunk.start]
+        return self.backend.kmeans_step(chunk.x, chunk.weight, self.centroids).labels
 
 
-def _step(
-    source: Source, centroids: Array, backend: Backend, guess: Array | None = None
-) -> tuple[Array, Array, Array]:
-    steps = []
-    for chunk in source:
-        near = None if guess is None else guess[chunk.start : chunk.start + len(chunk.x)]
-        steps.append(backend.kmeans_step(chunk.x, chunk.weight, centroids, near))
-    labels = namespace(steps[0].labels).concat([step.labels for step in steps])
-    return labels, sum(step.counts for step in steps), sum(step.sums for step in steps)
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Weights (K,) and sums of rows (K, D) of the clusters."""
+
+    counts: Array
+    sums: Array
+
+    def __add__(self, other: _Sums) -> _Sums:
+        return _Sums(self.counts + other.counts, self.sums + other.sums)
+
+    def to_buffer(self) -> Array:
+        """All numbers in one flat array."""
+        return namespace(self.sums).concat([self.counts, self.sums.reshape(-1)])
+
+    def from_buffer(self, buffer: Array) -> _Sums:
+        """The like of these from such an array."""
+        n = len(self.counts)
+        return _Sums(buffer[:n], buffer[n:].reshape(self.sums.shape))
+
+
+def _step(source: Source, centroids: Array, backend: Backend, known: dict[int, Array]) -> _Sums:
+    """One assignment; labels are kept of rows that stay in memory, and looked at first."""
+    resident = source.resident
+
+    def part(chunk: Chunk) -> _Sums:
+        step = backend.kmeans_step(chunk.x, chunk.weight, centroids, known.get(chunk.start))
+        if resident:
+            known[chunk.start] = step.labels
+        return _Sums(step.counts, step.sums)
+
+    return source.total(part)
 
 
 def kmeans(
@@ -165,11 +195,11 @@ def kmeans(
     *,
     max_iter: int = _MAX_ITER,
     tol: float = _TOL,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Assignment]:
     """Lloyd's algorithm.
 
-    Ends when no label changes, or the squared shift of the centroids is at most ``tol`` times the
-    mean variance of the features. A centroid without rows stays where it is.
+    Ends when the squared shift of the centroids is at most ``tol`` times the mean variance of the
+    features; it is 0 where no label has changed. A centroid without rows stays where it is.
 
     Parameters
     ----------
@@ -185,23 +215,23 @@ def kmeans(
     Returns
     -------
     centroids : array of shape (K, D)
-    labels : array of shape (N,)
-        Of the last assignment.
+    assignment : Assignment
+        The last one.
 
     Notes
     -----
     Lloyd (1982), Least squares quantization in PCM. A device is waited for once per iteration.
     """
-    labels: Array | None = None
     xp = namespace(centroids)
+    known: dict[int, Array] = {}
+    assigned = centroids
     for _ in range(max_iter):
-        before = labels
-        labels, counts, sums = _step(source, centroids, backend, before)
-        alive = counts > 0
-        moved = xp.where(alive[:, None], sums / xp.where(alive, counts, 1.0)[:, None], centroids)
-        shift = ((moved - centroids) ** 2).sum()
-        centroids = moved
-        changed, distance = read(before is None or (before != labels).any(), shift)
-        if not changed or distance <= tol * variance:
+        assigned = centroids
+        found = _step(source, centroids, backend, known)
+        alive = found.counts > 0
+        safe = xp.where(alive, found.counts, 1.0)
+        centroids = xp.where(alive[:, None], found.sums / safe[:, None], assigned)
+        (shift,) = read(((centroids - assigned) ** 2).sum())
+        if shift <= tol * variance:
             break
-    return centroids, np.empty(0, np.int32) if labels is None else labels
+    return centroids, Assignment(assigned, backend, known)

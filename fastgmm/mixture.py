@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import (
-    Interval,
-    InvalidParameterError,
-    StrOptions,
-    validate_parameter_constraints,
-)
 
-from fastgmm import covariance, initialise
-from fastgmm.arrays import Array, home, is_tensor, to_numpy, working_dtype
-from fastgmm.backends import choose
-from fastgmm.checks import as_random_state, check_finite, check_rows, check_scale
-from fastgmm.convert import MixtureConversion
+from fastgmm import covariance
+from fastgmm.arrays import Array
+from fastgmm.checks import as_random_state, check_scale
 from fastgmm.em import EMResult
-from fastgmm.errors import InputError
 from fastgmm.fitting import Settings, best_fit, warn_degenerate
-from fastgmm.initialise import Start
-from fastgmm.model import MixtureModel
-from fastgmm.parameters import check_matrices, check_means, check_weights
 from fastgmm.progress import Progress
-from fastgmm.sources import ArraySource
+from fastgmm.rows import open_rows
+from fastgmm.streaming import MixtureStreaming
 
 
-class GaussianMixture(MixtureConversion):
+class GaussianMixture(MixtureStreaming):
     """Gaussian mixture, fitted by expectation-maximisation.
 
     p(x) = sum_k w_k N(x; mu_k, Sigma_k). Takes the place of ``sklearn.mixture.GaussianMixture``:
@@ -53,8 +42,10 @@ class GaussianMixture(MixtureConversion):
         0 gives the start parameters.
     n_init : int
         Starts; the best is kept.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}
-        How start parameters are found.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data", "k-means||"}
+        How start parameters are found. Where rows are not in memory "kmeans" and "k-means++"
+        choose first centroids among a random sample of max(16384, 32 K) of them; "k-means||" looks
+        at all, in 12 passes.
     weights_init, means_init, precisions_init : array-like or None
         Given start parameters; each replaces that of ``init_params``.
     random_state : int, RandomState, Generator or None
@@ -72,8 +63,9 @@ class GaussianMixture(MixtureConversion):
         Where to compute: where the data is; the compiled CPU kernels; a GPU; plain NumPy or torch
         in float64; the kernels of the GPU on the CPU, for tests. A device that cannot be had, or
         that data on another GPU would have to be moved to, is an error.
-    batch_size : int or None
-        Rows per pass; all by default.
+    batch_size : int, str or None
+        Rows per chunk, or their size such as "64MB". By default all rows of an array at once, and
+        64 MiB of rows that are not in memory.
     precision : {"highest", "high", "medium"}
         Of float32 products on a GPU, as in torch: float32, about 1e-5, TensorFloat-32. It concerns
         neither float64 nor the CPU.
@@ -117,26 +109,6 @@ class GaussianMixture(MixtureConversion):
     [1.1, 10.1]
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0.0, None, closed="left")],
-        "reg_covar": [Interval(Real, 0.0, None, closed="left")],
-        "max_iter": [Interval(Integral, 0, None, closed="left")],
-        "n_init": [Interval(Integral, 1, None, closed="left")],
-        "init_params": [StrOptions(set(initialise.METHODS))],
-        "random_state": ["random_state", np.random.Generator],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
-        "weights_init": ["array-like", None],
-        "means_init": ["array-like", None],
-        "precisions_init": ["array-like", Real, np.ndarray, None],
-        "empty": [StrOptions({"keep", "reseed", "error"})],
-        "device": [str],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "precision": [StrOptions({"highest", "high", "medium"})],
-    }
-
     def __init__(
         self,
         n_components: int = 1,
@@ -156,7 +128,7 @@ class GaussianMixture(MixtureConversion):
         verbose_interval: int = 10,
         empty: str = "keep",
         device: str = "auto",
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         precision: str = "highest",
     ) -> None:
         self.n_components = n_components
@@ -185,6 +157,9 @@ class GaussianMixture(MixtureConversion):
         sample_weight: Any = None,
         *,
         callback: Callable[[Any], object] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
+        warm_up: int = 0,
     ) -> GaussianMixture:
         """Estimate the parameters by EM.
 
@@ -192,14 +167,26 @@ class GaussianMixture(MixtureConversion):
 
         Parameters
         ----------
-        X : array-like of shape (N, D), tensor or data frame
+        X : array-like of shape (N, D), tensor or data frame, or rows that are not in memory
             float32 is computed in float32, and so is half precision; anything else in float64.
+            Rows are read in every pass from a path (.npy, .parquet or a folder of .parquet), a
+            :class:`fastgmm.sources.Source`, a function that returns an iterator of chunks, a
+            torch Dataset or DataLoader, a pyarrow Dataset, a zarr array, a Dask array or data
+            frame, or :class:`fastgmm.distributed.Sharded`.
         y : ignored
         sample_weight : array-like of shape (N,), optional
-            Weights of the rows: an integer weight counts as so many copies, 0 as none.
+            Weights of the rows: an integer weight counts as so many copies, 0 as none. With rows
+            that are not in memory a path of a .npy file will do.
         callback : callable, optional
             Called with a :class:`fastgmm.em.EMState` after every iteration; returning True ends
             the fit.
+        checkpoint : path-like, optional
+            A file that is written after every ``checkpoint_every`` iterations. A fit that was
+            interrupted goes on from there when it is called again, to the same bits; one that had
+            ended gives its result again.
+        checkpoint_every : int
+        warm_up : int
+            Epochs of stepwise EM before EM itself, which bring a start near an optimum.
 
         Returns
         -------
@@ -218,7 +205,7 @@ class GaussianMixture(MixtureConversion):
         -----
         ConvergenceWarning, DegenerateDataWarning, PrecisionWarning
         """
-        self._fit(X, sample_weight, callback)
+        self._fit(X, sample_weight, callback, checkpoint, checkpoint_every, warm_up)
         return self
 
     def fit_predict(
@@ -243,45 +230,58 @@ class GaussianMixture(MixtureConversion):
         """
         return self.fit(X, y, sample_weight, callback=callback).predict(X)
 
-    def _fit(self, X: Any, sample_weight: Any, callback: Callable[[Any], object] | None) -> None:
+    def _fit(
+        self,
+        X: Any,
+        sample_weight: Any,
+        callback: Callable[[Any], object] | None,
+        checkpoint: str | os.PathLike[str] | None,
+        checkpoint_every: int,
+        warm_up: int,
+    ) -> None:
         self._check_settings()
         structure = covariance.get(self.covariance_type)
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
+        settings = Settings(
+            self.n_components,
+            structure,
+            self.tol,
+            self.reg_covar,
+            self.max_iter,
+            self.n_init,
+            self.init_params,
+            self.empty,
+            warm_up,
+        )
         try:
-            x = check_rows(self, X, reset=True, minimum=2)
-            backend, reason = choose(self.device, home(x), self.precision)
-            x = backend.rows(x)
-            summary = backend.summarise(x).on_host()
-            if not np.all(np.isfinite(summary.mean)):
-                check_finite(x, getattr(self, "feature_names_in_", None))
-            dtype = working_dtype(x.dtype)
-            check_scale(dtype, summary, self.reg_covar)
-            warm = self._model if self.warm_start and hasattr(self, "_model") else None
-            self._check_size(x, warm)
-            source = ArraySource(x, sample_weight, self.batch_size)
-            settings = Settings(
-                self.n_components,
-                structure,
-                self.tol,
-                self.reg_covar,
-                self.max_iter,
-                self.n_init,
-                self.init_params,
-                self.empty,
-            )
-            result = best_fit(
-                source,
-                settings,
-                backend=backend,
-                random_state=as_random_state(self.random_state),
-                mean=summary.mean,
-                variance=summary.variance,
-                start=self._start(x.shape[1]),
-                warm=warm,
-                previous=-np.inf if warm is None else self.lower_bound_,
-                progress=Progress(self.verbose, self.verbose_interval, self.max_iter, len(x)),
-                callbacks=[] if callback is None else [callback],
-            )
+            opened = open_rows(self, X, sample_weight)
+            with opened.source as source:
+                found = opened.survey
+                check_scale(opened.dtype, found.summary(), self.reg_covar)
+                warm = self._model if self.warm_start and hasattr(self, "_model") else None
+                self._check_size(found.n_rows)
+                if warm is not None:
+                    self._check_warm(warm, source.n_features, "warm_start")
+                kept = None
+                if checkpoint is not None:
+                    kept = self._checkpoint(checkpoint, checkpoint_every, warm_up, opened)
+                shown = self.verbose if source.leader else 0
+                result = best_fit(
+                    source,
+                    settings,
+                    backend=opened.backend,
+                    random_state=source.agree(lambda: as_random_state(self.random_state)),
+                    mean=found.mean,
+                    variance=found.variance,
+                    start=self._start(source.n_features),
+                    warm=warm,
+                    previous=-np.inf if warm is None else self.lower_bound_,
+                    progress=Progress(shown, self.verbose_interval, self.max_iter, found.n_rows),
+                    callbacks=[] if callback is None else [callback],
+                    checkpoint=kept,
+                )
+                constant = found.maximum == found.minimum
+                warn_degenerate(source, result, self.reg_covar, constant)
         except BaseException:
             # Feature names and numbers are part of the previous fit too.
             for key in [key for key in vars(self) if key.endswith("_in_")]:
@@ -289,57 +289,8 @@ class GaussianMixture(MixtureConversion):
             for key, value in names.items():
                 setattr(self, key, value)
             raise
-        constant = summary.maximum == summary.minimum
-        warn_degenerate(source, x, result, self.reg_covar, constant)
-        self._store(result, dtype, home(X))
-        given = str(getattr(X, "dtype", "")).removeprefix("torch.")
-        half = given in ("float16", "bfloat16")
-        self.backend_ = f"{reason}; {dtype}" + (f" ({given} data)" if half else "")
-
-    def _check_settings(self) -> None:
-        names = set(covariance.names())
-        constraints = {**self._parameter_constraints, "covariance_type": [StrOptions(names)]}
-        if isinstance(self.n_components, bool | np.bool_):
-            raise InvalidParameterError(
-                "The 'n_components' parameter of GaussianMixture must be an int in the range "
-                f"[1, inf). Got {self.n_components!r} instead."
-            )
-        given = self.get_params(deep=False)
-        plain = {name: to_numpy(v) if is_tensor(v) else v for name, v in given.items()}
-        validate_parameter_constraints(constraints, plain, caller_name=type(self).__name__)
-
-    def _check_size(self, x: Array, warm: MixtureModel | None) -> None:
-        given = None not in (
-            type(self.weights_init) if self.weights_init is not None else None,
-            type(self.means_init) if self.means_init is not None else None,
-            type(self.precisions_init) if self.precisions_init is not None else None,
-        )
-        if len(x) < self.n_components and not given:
-            raise InputError(
-                f"Expected n_samples >= n_components but got n_components = {self.n_components}, "
-                f"n_samples = {len(x)}"
-            )
-        if warm is not None and warm.means.shape != (self.n_components, x.shape[1]):
-            raise InputError(
-                f"warm_start: the previous fit has means of shape {tuple(warm.means.shape)}, this "
-                f"one would have {(self.n_components, x.shape[1])}. Fit with warm_start=False."
-            )
-        if warm is not None and warm.structure.name != self.covariance_type:
-            raise InputError(
-                f"warm_start: the previous fit has covariance_type={warm.structure.name!r}, this "
-                f"one {self.covariance_type!r}. Fit with warm_start=False."
-            )
-
-    def _start(self, n_features: int) -> Start:
-        structure, n_components = covariance.get(self.covariance_type), self.n_components
-        weights, means, precisions = self.weights_init, self.means_init, self.precisions_init
-        if weights is not None:
-            weights = check_weights(weights, n_components).astype(np.float64)
-        if means is not None:
-            means = check_means(means, n_components, n_features).astype(np.float64)
-        if precisions is not None:
-            precisions = check_matrices(precisions, structure, n_components, n_features)
-        return Start(weights, means, precisions)
+        self._store(result, opened.dtype, opened.home)
+        self.backend_ = opened.reason
 
     def _store(self, result: EMResult, dtype: np.dtype, where: str | None) -> None:
         self._publish(result.model, dtype, where)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgmm.atomic import replacing
 from fastgmm.errors import InputError
 from fastgmm.tables import PYARROW_MISSING
 
@@ -64,19 +64,5 @@ def write_csv(file: IO[Any], values: NDArray[Any], names: Sequence[str]) -> None
 
 
 def _replace(path: Path, fill: Callable[[IO[bytes]], object]) -> None:
-    """Fill a file beside the target, then move it there, so that no half-written result is left."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            fill(file)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes private files
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as file:
+        fill(file)

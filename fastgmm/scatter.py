@@ -11,7 +11,7 @@ from fastgmm.arrays import Array, is_tensor, namespace
 from fastgmm.backends import Backend
 from fastgmm.linalg import contiguous, cross, diagonal
 from fastgmm.model import MixtureModel
-from fastgmm.sources import Source
+from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 _ROWS = 16384
@@ -46,31 +46,65 @@ def _sums(difference: Array, v: Array, family: str) -> _Sums:
     return _Sums(v.sum(), weighted.sum(axis=0), second)
 
 
-def _blocks(source: Source, backend: Backend) -> Iterator[tuple[Array, Array]]:
+def _blocks(chunk: Chunk, backend: Backend) -> Iterator[tuple[Array, Array]]:
     """Rows as the source has them, and their weights as the backend has them."""
-    for chunk in source:
-        for start in range(0, len(chunk.x), _ROWS):
-            rows = slice(start, start + _ROWS)
-            x = chunk.x[rows]
-            weight = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
-            yield x, backend.own(weight)
+    for start in range(0, len(chunk.x), _ROWS):
+        rows = slice(start, start + _ROWS)
+        x = chunk.x[rows]
+        weight = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
+        yield x, backend.own(weight)
 
 
-def _all_sums(source: Source, point: Array, family: str, backend: Backend) -> _Sums:
-    return pairwise_sum(
-        _sums(_differences(x, point, backend), v, family) for x, v in _blocks(source, backend)
-    )
+def total_sums(source: Source, point: Array, family: str, backend: Backend) -> _Sums:
+    """Weight, first and second moments of all rows about a point.
+
+    Parameters
+    ----------
+    source : Source
+    point : array of shape (D,)
+    family : {"full", "diag", "spherical"}
+    backend : Backend
+
+    Returns
+    -------
+    sums : with ``weight``, ``first`` (D,) and ``second``, (D, D) or (D,) off the full family
+    """
+
+    def part(chunk: Chunk) -> _Sums:
+        return pairwise_sum(
+            _sums(_differences(x, point, backend), v, family) for x, v in _blocks(chunk, backend)
+        )
+
+    return source.total(part)
 
 
-def scatter(source: Source, mean: Array | None, family: str, backend: Backend) -> Array:
+def rough_mean(source: Source, model: MixtureModel, backend: Backend) -> Array:
+    """Mean of all rows to rounding: one read of them.
+
+    Parameters
+    ----------
+    source : Source
+    model : MixtureModel
+        Its means tell about where the rows are.
+    backend : Backend
+
+    Returns
+    -------
+    mean : array of shape (D,)
+    """
+    origin = model.means.mean(axis=0)
+    sums = total_sums(source, origin, "diag", backend)
+    return origin + sums.first / sums.weight
+
+
+def scatter(source: Source, mean: Array, family: str, backend: Backend) -> Array:
     """Second moments of all rows about their mean, per unit of weight.
 
     Parameters
     ----------
     source : Source
-    mean : array of shape (D,) or None
-        Near the mean of the rows; what is left of the difference is corrected. None costs one
-        more read of the rows.
+    mean : array of shape (D,)
+        Near the mean of the rows; what is left of the difference is corrected.
     family : {"full", "diag", "spherical"}
     backend : Backend
 
@@ -79,11 +113,7 @@ def scatter(source: Source, mean: Array | None, family: str, backend: Backend) -
     scatter : array of shape (D, D), or (D,) off the full family
         sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
     """
-    if mean is None:
-        origin = backend.own(source.take(np.array([0]))[0])
-        sums = _all_sums(source, origin, "diag", backend)
-        mean = origin + sums.first / sums.weight
-    sums = _all_sums(source, backend.own(mean), family, backend)
+    sums = total_sums(source, backend.own(mean), family, backend)
     shift = sums.first / sums.weight
     square = shift[:, None] * shift if family == "full" else shift**2
     return sums.second / sums.weight - square
@@ -114,14 +144,15 @@ def within_scatter(
     means, family = statistics.means(), model.structure.family
     prepared = backend.prepare(model, source.dtype)
 
-    def parts() -> Iterator[_Sums]:
-        for x, v in _blocks(source, backend):
+    def parts(chunk: Chunk) -> Iterator[_Sums]:
+        for x, v in _blocks(chunk, backend):
             resp = backend.own(backend.responsibilities(prepared, x)) * v[:, None]
             for k, mean in enumerate(means):
                 difference = _differences(x, mean, backend)
                 yield _sums(difference, contiguous(resp[:, k]), family)
 
-    sums, xp = pairwise_sum(parts()), namespace(means)
+    sums: _Sums = source.total(lambda chunk: pairwise_sum(parts(chunk)))
+    xp = namespace(means)
     # Equal rows differ from their mean by its rounding; that is no variance.
     noise = 4 * sums.weight * (_EPS * xp.max(xp.abs(means), axis=0)) ** 2
     flat = (diagonal(sums.second) if family == "full" else sums.second) <= noise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 from fastgmm.arrays import Array, as_given, home, like, namespace, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.checks import as_random_state, check_finite, check_rows
+from fastgmm.chunked import Compute, compute_stream, log_likelihood
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.sampling import sample
-from fastgmm.sources import check_weights
+from fastgmm.sources import check_weights, is_stream
+from fastgmm.writing import check_output, write_parts
+
+PathLike = str | os.PathLike[str]
 
 
 class MixtureScoring(DensityMixin, BaseEstimator):
@@ -38,19 +43,39 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         x = backend.rows(x)
         if not backend.all_finite(x):
             check_finite(x, getattr(self, "feature_names_in_", None))
+        return backend, self._prepare(backend, x.dtype, weighted), x
+
+    def _prepare(self, backend: Backend, dtype: Any, weighted: bool) -> Any:
         model = self._current_model()
-        key = (backend, x.dtype, weighted)
+        key = (backend, dtype, weighted)
         if key not in self._prepared:
             model = (model if weighted else model.unweighted()).map(backend.own)
-            self._prepared[key] = backend.prepare(model, x.dtype)
-        return backend, self._prepared[key], x
+            self._prepared[key] = backend.prepare(model, dtype)
+        return self._prepared[key]
 
-    def score_samples(self, X: Any) -> Array:
+    def _results(
+        self, X: Any, compute: Compute, name: str, out: PathLike | None, *, weighted: bool = True
+    ) -> Any:
+        """Results per row: in the kind of the rows, or written to a file."""
+        if out is None and not is_stream(X):
+            backend, prepared, x = self._ready(X, weighted=weighted)
+            return as_given(compute(backend, prepared, x), X)
+        check_is_fitted(self, "means_")
+        names = [name.format(k) for k in range(len(self.means_) if "{}" in name else 1)]
+        if is_stream(X):
+            return compute_stream(self, X, compute, out, names, weighted=weighted)
+        path = check_output(str(out))
+        backend, prepared, x = self._ready(X, weighted=weighted)
+        return write_parts(path, [to_numpy(compute(backend, prepared, x))], names)
+
+    def score_samples(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Log-likelihood of each row: log p(x) = log sum_k w_k N(x; mu_k, Sigma_k).
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        out : path-like, optional
+            A .npy or .parquet file, written chunk by chunk; its path is returned.
 
         Returns
         -------
@@ -64,15 +89,14 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         InputError
             If ``X`` has another number of features, NaN or infinity.
         """
-        backend, prepared, x = self._ready(X)
-        return as_given(backend.score_samples(prepared, x), X)
+        return self._results(X, lambda b, p, x: b.score_samples(p, x), "log_likelihood", out)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean log-likelihood per row.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
         y : ignored
         sample_weight : array-like of shape (N,), optional
 
@@ -81,73 +105,85 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         log_likelihood : float
             In nats per row.
         """
+        if is_stream(X):
+            check_is_fitted(self, "means_")
+            total, weight, _ = log_likelihood(self, X, sample_weight)
+            return total / weight
         scores = self.score_samples(X)
         if sample_weight is None:
             return float(scores.mean())
-        weight = check_weights(sample_weight, len(scores))
-        weight /= weight.max()
-        used = weight > 0
+        share = check_weights(sample_weight, len(scores))
+        share /= share.max()
+        used = share > 0
         numbers = to_numpy(scores)[used].astype(np.float64)
-        return float(np.average(numbers, weights=weight[used]))
+        return float(np.average(numbers, weights=share[used]))
 
-    def predict(self, X: Any) -> Array:
+    def predict(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Number of the most probable component of each row.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        out : path-like, optional
+            A .npy or .parquet file, written chunk by chunk; its path is returned.
 
         Returns
         -------
         labels : array of shape (N,)
             int64; the first component wins a tie.
         """
-        backend, prepared, x = self._ready(X)
-        return as_given(backend.predict(prepared, x), X)
+        return self._results(X, lambda b, p, x: b.predict(p, x), "label", out)
 
-    def predict_proba(self, X: Any) -> Array:
+    def predict_proba(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Responsibilities: r_nk = w_k p(x_n | k) / p(x_n).
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        out : path-like, optional
+            A .npy or .parquet file, written chunk by chunk; its path is returned.
 
         Returns
         -------
         resp : array of shape (N, K)
             Rows are finite and sum to 1, however far a row is from every component.
         """
-        backend, prepared, x = self._ready(X)
-        return as_given(backend.responsibilities(prepared, x), X)
+        return self._results(X, lambda b, p, x: b.responsibilities(p, x), "component_{}", out)
 
-    def predict_log_proba(self, X: Any) -> Array:
+    def predict_log_proba(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Logarithms of the responsibilities, computed as differences and not as log of them.
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        out : path-like, optional
+            A .npy or .parquet file, written chunk by chunk; its path is returned.
 
         Returns
         -------
         log_resp : array of shape (N, K)
         """
-        backend, prepared, x = self._ready(X)
-        return as_given(backend.responsibilities(prepared, x, log=True), X)
+        return self._results(
+            X, lambda b, p, x: b.responsibilities(p, x, log=True), "component_{}", out
+        )
 
-    def component_log_prob(self, X: Any) -> Array:
+    def component_log_prob(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Log-density of each component, without its weight: log N(x_n; mu_k, Sigma_k).
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        out : path-like, optional
+            A .npy or .parquet file, written chunk by chunk; its path is returned.
 
         Returns
         -------
         log_prob : array of shape (N, K)
             In nats.
         """
-        backend, prepared, x = self._ready(X, weighted=False)
-        return as_given(backend.weighted_log_prob(prepared, x), X)
+        return self._results(
+            X, lambda b, p, x: b.weighted_log_prob(p, x), "component_{}", out, weighted=False
+        )
 
     def sample(
         self, n_samples: int = 1, *, random_state: Any = None, shuffle: bool = True
@@ -216,9 +252,8 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         bic : float
             The lower the better (Schwarz, 1978).
         """
-        scores = self.score_samples(X)
-        total = float(scores.sum(dtype=namespace(scores).float64))
-        return -2 * total + self.n_parameters() * math.log(len(scores))
+        total, n_rows = self._total_score(X)
+        return -2 * total + self.n_parameters() * math.log(n_rows)
 
     def aic(self, X: Any) -> float:
         """Akaike information criterion: -2 log-likelihood + 2 n_parameters.
@@ -232,6 +267,13 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         aic : float
             The lower the better (Akaike, 1974).
         """
+        return -2 * self._total_score(X)[0] + 2 * self.n_parameters()
+
+    def _total_score(self, X: Any) -> tuple[float, int]:
+        """Sum of the rows' log-likelihoods, and their number."""
+        if is_stream(X):
+            check_is_fitted(self, "means_")
+            total, _, n_rows = log_likelihood(self, X, None)
+            return total, n_rows
         scores = self.score_samples(X)
-        total = float(scores.sum(dtype=namespace(scores).float64))
-        return -2 * total + 2 * self.n_parameters()
+        return float(scores.sum(dtype=namespace(scores).float64)), len(scores)

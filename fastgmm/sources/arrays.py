@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from fastgmm.arrays import Array, cast, like, to_numpy
+from fastgmm.arrays import Array, cast, home, like, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
+from fastgmm.sources.batches import batch_rows
 
 
 def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
@@ -49,17 +50,21 @@ class ArraySource(Source):
     x : array of shape (N, D)
         float32 or float64, any strides; or a tensor.
     sample_weight : array-like of shape (N,), optional
-    batch_size : int, optional
-        Rows per chunk; all rows in one chunk by default.
+    batch_size : int or str, optional
+        Rows per chunk, or their size such as "64MB"; all rows in one chunk by default.
     """
 
+    resident = True
+
     def __init__(
-        self, x: Array, sample_weight: object = None, batch_size: int | None = None
+        self, x: Array, sample_weight: object = None, batch_size: int | str | None = None
     ) -> None:
         self._x = x
         self.n_rows, self.n_features = x.shape
-        self.dtype = x.dtype
-        self._batch = batch_size or self.n_rows
+        self.dtype, self.home = x.dtype, home(x)
+        whole = max(self.n_rows, 1)
+        row_bytes = self.n_features * x.dtype.itemsize
+        self._batch = whole if batch_size is None else batch_rows(batch_size, row_bytes)
         self._weight: Array | None = None
         if sample_weight is not None:
             weight = check_weights(sample_weight, self.n_rows)
@@ -75,5 +80,17 @@ class ArraySource(Source):
             weight = None if self._weight is None else self._weight[rows]
             yield Chunk(self._x[rows], weight, start)
 
+    def place(self, where: Callable[[Array], Array]) -> None:
+        self._x = where(self._x)
+        self.dtype = self._x.dtype
+        if self._weight is not None:
+            self._weight = like(self._weight, self._x)
+
+    def scale_weights(self, scale: float) -> None:
+        if self._weight is not None:
+            self._weight = self._weight * (self.weight_scale / scale)
+        self.weight_scale = scale
+
     def take(self, rows: Array) -> Array:
+        """The rows of the given numbers, (n, D) float64, of the kind of the rows."""
         return cast(self._x[like(rows, self._x)], np.float64)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from fastgmm.arrays import Array
+from fastgmm.statistics import pairwise_sum
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,21 +24,80 @@ class Chunk:
 
 
 class Source(ABC):
-    """Re-iterable chunks of rows.
+    """Re-iterable chunks of rows, and how what is learnt from them is added up.
 
     Weights are scaled so that their mean over all rows is 1; what depends on their scale is
     multiplied by ``weight_scale``. ``dtype`` is that of the rows, NumPy's or torch's.
+
+    A pass is ``total`` of a function of one chunk. Who brings another engine overrides ``total``,
+    or ``pool`` where each of several processes has rows of its own.
+
+    Attributes
+    ----------
+    resident : bool
+        Whether the rows stay in memory from pass to pass, so that a few bytes that are remembered
+        of each row cost little beside them.
+    leader : bool
+        Whether this process writes for all that share the fit.
+    home : str or None
+        The torch device of the rows as they come; None for NumPy arrays.
+    names : tuple of str or None
+        Names of the features.
     """
 
     n_rows: int
     n_features: int
     dtype: Any
     weight_scale: float = 1.0
+    resident: bool = False
+    leader: bool = True
+    home: str | None = None
+    names: tuple[str, ...] | None = None
 
     @abstractmethod
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks from the first row on; may be called any number of times."""
 
-    @abstractmethod
-    def take(self, rows: Array) -> Array:
-        """The rows of the given numbers, (n, D) float64, of the kind of the rows."""
+    def total(self, part: Callable[[Chunk], T]) -> T:
+        """Sum of a function of the chunks, over all of them.
+
+        Parameters
+        ----------
+        part : callable
+            What it returns adds; no chunk is kept.
+
+        Returns
+        -------
+        total : as ``part`` gives
+        """
+        return pairwise_sum(part(chunk) for chunk in self)  # type: ignore[type-var]
+
+    def pool(self, value: T) -> T:
+        """Sum of a value that each process that shares the fit has of its own rows."""
+        return value
+
+    def agree(self, make: Callable[[], T]) -> T:
+        """What a function gives in the process that leads, in all that share the fit."""
+        return make()
+
+    def place(self, where: Callable[[Array], Array]) -> None:  # noqa: B027
+        """Have rows brought to where they are computed.
+
+        Parameters
+        ----------
+        where : callable
+            As :meth:`fastgmm.backends.Backend.rows`.
+        """
+
+    def scale_weights(self, scale: float) -> None:
+        """Divide weights as given by ``scale``, their mean, in the passes that follow."""
+        self.weight_scale = scale
+
+    def close(self) -> None:  # noqa: B027
+        """End a pass that was left before its end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.close()

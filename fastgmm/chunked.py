@@ -1,0 +1,86 @@
+"""Results of rows that come chunk by chunk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgmm.arrays import Array, namespace, to_numpy, to_tensor
+from fastgmm.backends import Backend, choose
+from fastgmm.checks import check_finite
+from fastgmm.errors import InputError
+from fastgmm.rows import open_to_score
+from fastgmm.sources import Chunk, Source, StreamSource
+from fastgmm.writing import check_output, write_parts
+
+Compute = Callable[[Backend, Any, Array], Array]
+"""From a backend, what it has prepared of a model, and rows, to results."""
+
+
+def each_chunk(
+    estimator: Any, source: Source, compute: Compute, *, weighted: bool = True
+) -> Iterator[tuple[Array, Chunk]]:
+    """Results of the rows of a source, chunk by chunk, in one pass."""
+    backend, _ = choose(estimator.device, source.home, estimator.precision)
+    source.place(backend.rows)
+    prepared = estimator._prepare(backend, source.dtype, weighted)
+    with source:
+        for chunk in source:
+            if not isinstance(source, StreamSource) and not backend.all_finite(chunk.x):
+                check_finite(chunk.x, source.names, chunk.start)
+            yield compute(backend, prepared, chunk.x), chunk
+
+
+def compute_stream(
+    estimator: Any,
+    X: Any,
+    compute: Compute,
+    out: str | os.PathLike[str] | None,
+    names: Sequence[str],
+    *,
+    weighted: bool = True,
+) -> Any:
+    """Results of rows that are not in memory: together, or written as they come.
+
+    Parameters
+    ----------
+    estimator : GaussianMixture
+    X : rows as :func:`fastgmm.sources.open_source` takes them
+    compute : callable
+    out : path-like or None
+    names : sequence of str
+        Of the columns of the results.
+    weighted : bool
+        Whether the components have their weights.
+
+    Returns
+    -------
+    results : array, of the kind of the rows, or the path that was written
+    """
+    if out is not None:
+        check_output(out)
+    source = open_to_score(estimator, X)
+    parts = (result for result, _ in each_chunk(estimator, source, compute, weighted=weighted))
+    if out is not None:
+        return write_parts(out, (to_numpy(part) for part in parts), names)
+    found = [part if source.home is None else to_tensor(part, source.home) for part in parts]
+    return namespace(found[0]).concat(found)
+
+
+def log_likelihood(estimator: Any, X: Any, sample_weight: Any) -> tuple[float, float, int]:
+    """Weighted sum of the scores of a stream's rows, sum of the weights, number of rows."""
+    source = open_to_score(estimator, X, sample_weight)
+    total, weight, n_rows = 0.0, 0.0, 0
+    for scores, chunk in each_chunk(estimator, source, lambda b, p, x: b.score_samples(p, x)):
+        numbers = to_numpy(scores).astype(np.float64)
+        v = np.ones(len(numbers)) if chunk.weight is None else to_numpy(chunk.weight)
+        used = v > 0
+        total += float(v[used] @ numbers[used])
+        weight += float(v.sum())
+        n_rows += len(numbers)
+    if not weight > 0:
+        raise InputError("sample_weight must contain at least one non-zero number.")
+    return total, weight, n_rows

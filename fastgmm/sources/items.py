@@ -1,0 +1,76 @@
+"""One chunk as a stream gives it: arrays, tensors, tables, with weights or without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastgmm import frames
+from fastgmm.arrays import is_tensor, to_numpy
+from fastgmm.errors import InputError
+from fastgmm.sources.batches import Rows
+from fastgmm.tensors import detached
+
+
+def as_rows(item: Any, where: str) -> Rows:
+    """Rows and weights of what a stream gave.
+
+    Parameters
+    ----------
+    item : array-like, tensor or table of shape (n, D), or a tuple of such and weights (n,)
+    where : str
+        Which chunk of which stream, for errors.
+
+    Returns
+    -------
+    x : array of shape (n, D)
+        float32 or float64, or a tensor of a floating-point dtype.
+    weight : ndarray of shape (n,) or None
+
+    Raises
+    ------
+    InputError
+        If it is anything else; the message names the chunk.
+    """
+    weight = None
+    if isinstance(item, tuple):
+        if len(item) != 2:
+            raise InputError(
+                f"{where} is a tuple of {len(item)}; expected rows, or a tuple (rows, weights)."
+            )
+        item, given = item
+        weight = None if given is None else np.asarray(to_numpy(given), np.float64)
+    x = item
+    if frames.is_frame(item):
+        x = frames.to_array(item)
+    elif not is_tensor(item):
+        x = np.asarray(item)
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise InputError(
+            f"{where} has shape {tuple(x.shape)}; expected (rows, features). Reshape it before it "
+            "is given."
+        )
+    x = detached(x, where) if is_tensor(x) else _floating(x, where)
+    if weight is not None:
+        _check(weight, len(x), where)
+    return x, weight
+
+
+def _floating(x: np.ndarray, where: str) -> np.ndarray:
+    if x.dtype.kind not in "fiub":
+        raise InputError(f"{where} has dtype {x.dtype}; expected real numbers.")
+    if x.dtype.kind == "f" and x.dtype.itemsize <= 4:
+        return x.astype(np.float32, copy=False)
+    return x.astype(np.float64, copy=False)
+
+
+def _check(weight: np.ndarray, n_rows: int, where: str) -> None:
+    if weight.shape != (n_rows,):
+        raise InputError(f"{where} has {n_rows} rows and weights of shape {weight.shape}.")
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"{where}: weights must be finite and not negative; got {weight[row]} at its row {row}."
+        )

@@ -1,0 +1,147 @@
+"""Fits to rows that come once: what the estimator does with one chunk after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from fastgmm import covariance
+from fastgmm.arrays import working_dtype
+from fastgmm.backends import Backend, choose
+from fastgmm.checks import as_random_state, check_rows
+from fastgmm.errors import InputError
+from fastgmm.initialise import initial_model
+from fastgmm.model import MixtureModel
+from fastgmm.rows import learn_names, open_to_score
+from fastgmm.scatter import scatter
+from fastgmm.settings import MixtureSettings
+from fastgmm.sources import ArraySource, Source, is_stream, open_source
+from fastgmm.stepwise import Online, about_model, advance, step_size
+from fastgmm.survey import Survey, survey
+
+
+class MixtureStreaming(MixtureSettings):
+    """Partial fits."""
+
+    reg_covar: float
+    init_params: str
+    batch_size: int | str | None
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        alpha: float = 0.6,
+        t0: float = 1.0,
+    ) -> Self:
+        """Take one step of stepwise EM per chunk, for streams that never repeat.
+
+        Statistics decay: s <- (1 - g) s + g s(chunk) with step size g = (t + t0)^-alpha, t the
+        number of chunks before, and an M-step follows. Every chunk counts the same, however many
+        rows it has. The first chunk gives start parameters as ``init_params`` says, unless the
+        mixture is fitted: then steps go on from its parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, D), or rows as :meth:`fit` takes them
+            An array is one chunk; a source, path, loader or generator gives many. It is read once.
+        y : ignored
+        sample_weight : array-like of shape (N,), optional
+            Within the chunk.
+        alpha : float
+            Above 0.5, up to 1: the smaller the sooner the past is forgotten. With 1 and ``t0`` 1
+            every chunk since the first counts the same.
+        t0 : float
+            At least 1.
+
+        Returns
+        -------
+        self : GaussianMixture
+            With ``n_iter_`` the number of chunks and ``lower_bound_`` of the last one.
+
+        Raises
+        ------
+        InputError, SingularCovarianceError
+
+        Notes
+        -----
+        Cappé and Moulines (2009), On-line expectation-maximization algorithm for latent data
+        models.
+        """
+        self._check_settings()
+        if not 0.5 < alpha <= 1:
+            raise InputError(f"alpha must be above 0.5 and at most 1; got {alpha}.")
+        if not t0 >= 1:
+            raise InputError(f"t0 must be at least 1; got {t0}.")
+        known = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
+        try:
+            for source in self._steps(X, sample_weight):
+                self._step(source, alpha, t0)
+        except BaseException:
+            if not hasattr(self, "_model"):
+                for key in [key for key in vars(self) if key.endswith("_in_")]:
+                    delattr(self, key)
+                self.__dict__.update(known)
+            raise
+        return self
+
+    def _steps(self, X: Any, sample_weight: Any) -> Iterator[ArraySource]:
+        """The rows of each step: all of an array, or a chunk of a stream."""
+        fitted = hasattr(self, "_model")
+        if not is_stream(X):
+            yield ArraySource(check_rows(self, X, reset=not fitted), sample_weight)
+            return
+        if fitted:
+            stream = open_to_score(self, X, sample_weight)
+        else:
+            stream = open_source(X, sample_weight, self.batch_size, once=True)
+            learn_names(self, stream)
+        with stream:
+            for chunk in stream:
+                yield ArraySource(chunk.x, chunk.weight)
+
+    def _step(self, source: ArraySource, alpha: float, t0: float) -> None:
+        backend, reason = choose(self.device, source.home, self.precision)
+        where = source.home
+        source.place(backend.rows)
+        dtype = working_dtype(source.dtype)
+        found = survey(source, backend)
+        reg_covar = self.reg_covar
+        online: Online | None = getattr(self, "_online", None)
+        if not hasattr(self, "_model"):
+            self._check_size(found.n_rows)
+            online = about_model(self._initial(source, backend, found))
+            size = 1.0
+        else:
+            model = self._current_model()
+            self._check_warm(model, source.n_features, "partial_fit")
+            if online is None or online.model is not model:
+                online = about_model(model)
+            size = step_size(online.steps, alpha, t0)
+        online = advance(online, source, backend, reg_covar=reg_covar, size=size)
+        self._publish(online.model, dtype, where)
+        self._online = online
+        self.converged_ = False
+        self.n_iter_ = online.steps
+        self.lower_bound_ = online.bound
+        self.lower_bounds_ = [online.bound]
+        self.backend_ = f"{reason}; {dtype}"
+
+    def _initial(self, source: Source, backend: Backend, found: Survey) -> MixtureModel:
+        structure = covariance.get(self.covariance_type)
+        total = scatter(source, found.mean, structure.family, backend) if structure.tied else None
+        return initial_model(
+            source,
+            self.n_components,
+            structure,
+            method=self.init_params,
+            random_state=as_random_state(self.random_state),
+            backend=backend,
+            mean=found.mean,
+            variance=found.variance,
+            reg_covar=self.reg_covar,
+            start=self._start(source.n_features),
+            row_scatter=total,
+        )

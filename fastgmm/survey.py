@@ -1,0 +1,114 @@
+"""The first pass over rows: how many, their means and ranges, the sum of their weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastgmm.arrays import to_numpy
+from fastgmm.backends import Backend, FeatureSummary
+from fastgmm.checks import check_finite
+from fastgmm.errors import InputError
+from fastgmm.sources import Chunk, Source
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a fit needs to know of rows before it begins; surveys of parts add.
+
+    Parameters
+    ----------
+    n_rows : int
+    mean, variance, minimum, maximum : ndarray of shape (D,)
+        Unweighted.
+    largest : float
+        The largest weight.
+    weight : float
+        Sum of the weights, in units of the largest, so that it cannot overflow.
+    """
+
+    n_rows: int
+    mean: np.ndarray
+    variance: np.ndarray
+    minimum: np.ndarray
+    maximum: np.ndarray
+    largest: float
+    weight: float
+
+    def __add__(self, other: Survey) -> Survey:
+        # Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
+        n_rows = self.n_rows + other.n_rows
+        share = other.n_rows / n_rows
+        with np.errstate(over="ignore", invalid="ignore"):  # who asked looks at the range
+            step = other.mean - self.mean
+            mean = self.mean + share * step
+            within = (1 - share) * self.variance + share * other.variance
+            variance = within + share * (1 - share) * step**2
+        largest = max(self.largest, other.largest)
+        unit = largest if largest > 0 else 1.0
+        return Survey(
+            n_rows,
+            mean,
+            variance,
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+            largest,
+            self.weight * (self.largest / unit) + other.weight * (other.largest / unit),
+        )
+
+    def summary(self) -> FeatureSummary:
+        """The same without weights."""
+        return FeatureSummary(self.n_rows, self.mean, self.variance, self.minimum, self.maximum)
+
+
+def survey(source: Source, backend: Backend) -> Survey:
+    """Look at all rows once, and scale the source's weights to a mean of 1.
+
+    Parameters
+    ----------
+    source : Source
+        Its rows are such as the backend takes.
+    backend : Backend
+
+    Returns
+    -------
+    survey : Survey
+
+    Raises
+    ------
+    InputError
+        If there is NaN or infinity, or all weights are 0.
+    """
+    before, names = source.weight_scale, source.names
+
+    def part(chunk: Chunk) -> Survey:
+        summary = backend.summarise(chunk.x).on_host()
+        if not np.all(np.isfinite(summary.mean)):
+            check_finite(chunk.x, names, chunk.start)
+        largest, total = 1.0, float(len(chunk.x))
+        if chunk.weight is not None:
+            weight = to_numpy(chunk.weight)
+            largest = float(weight.max())
+            total = float((weight / (largest if largest > 0 else 1.0)).sum())
+        return Survey(
+            summary.n_rows,
+            summary.mean,
+            summary.variance,
+            summary.minimum,
+            summary.maximum,
+            largest * before,
+            total,
+        )
+
+    found = source.total(part)
+    if found.weight == 0:
+        raise InputError(
+            "sample_weight: Sample weights must contain at least one non-zero number; "
+            "with all of them zero no row is left to fit."
+        )
+    scale = found.largest * (found.weight / found.n_rows)
+    if not math.isclose(scale, before, rel_tol=1e-12):
+        source.scale_weights(scale)
+    return found

@@ -1,0 +1,276 @@
+"""Checkpoints: a fit that is killed at any moment goes on to the same bits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fastgmm
+import helpers
+import oracle
+import streams
+from fastgmm import atomic
+from fastgmm.errors import CheckpointError, InputError
+
+WORK = """
+import sys, warnings
+import numpy as np
+import fastgmm
+warnings.simplefilter("ignore")
+rows, path, out, pause = sys.argv[1:5]
+import time
+model = fastgmm.GaussianMixture(
+    6, covariance_type="diag", random_state=3, n_init=3, tol=0.0, max_iter=12, batch_size=900
+)
+model.fit(rows, checkpoint=path, checkpoint_every=2, callback=lambda s: time.sleep(float(pause)))
+np.savez(out, means=model.means_, covariances=model.covariances_, weights=model.weights_,
+         bounds=model.lower_bounds_)
+"""
+
+
+def start_work(rows, path, out, pause):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen(
+        [sys.executable, "-c", WORK, str(rows), str(path), str(out), str(pause)], env=env
+    )
+
+
+def test_case_64_killed_again_and_again(tmp_path):
+    rows = streams.npy(streams.rows(4000), tmp_path)
+    assert start_work(rows, tmp_path / "whole.ck", tmp_path / "whole.npz", 0).wait(200) == 0
+    moments = random.Random(7)
+    path, killed = tmp_path / "killed.ck", 0
+    for _ in range(40):
+        process = start_work(rows, path, tmp_path / "resumed.npz", 0.02)
+        if killed < 4:
+            deadline = time.monotonic() + 100
+            # From its first write on the fit is under way.
+            before = path.stat().st_mtime_ns if path.exists() else 0
+            while (path.stat().st_mtime_ns if path.exists() else 0) == before:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0.0, 0.15))
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait(100) == -signal.SIGKILL
+        elif process.wait(200) == 0:
+            break
+    assert killed == 4
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
+        for name in whole.files:
+            assert whole[name].tobytes() == resumed[name].tobytes(), name
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(init, iteration):
+    def callback(state):
+        if (state.init, state.iteration) == (init, iteration):
+            raise Stopped
+
+    return callback
+
+
+def mixture(structure="full", **params):
+    return fastgmm.GaussianMixture(
+        4,
+        covariance_type=structure,
+        **{"random_state": 0, "tol": 0.0, "max_iter": 9, "n_init": 2} | params,
+    )
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "random", "k-means++"])
+@pytest.mark.parametrize("stop", [(0, 1), (0, 4), (0, 9), (1, 1), (1, 7)])
+def test_the_same_bits_from_any_iteration(stop, init_params, tmp_path):
+    x, path = streams.rows(3000, np.float32), tmp_path / "fit.ck"
+    arguments = {"checkpoint": path, "checkpoint_every": 3}
+    whole = mixture(init_params=init_params).fit(
+        x, checkpoint=tmp_path / "whole.ck", checkpoint_every=3
+    )
+    with pytest.raises(Stopped):
+        mixture(init_params=init_params).fit(x, callback=stop_at(*stop), **arguments)
+    seen = []
+    resumed = mixture(init_params=init_params).fit(
+        x, callback=lambda s: seen.append((s.init, s.iteration)), **arguments
+    )
+    helpers.assert_same_bits(whole, resumed)
+    assert whole.lower_bounds_ == resumed.lower_bounds_
+    assert whole.n_iter_ == resumed.n_iter_
+    init, iteration = stop
+    assert seen[0] == (init, (iteration - 1) // 3 * 3 + 1)
+
+
+def test_every_structure_goes_on(structure, tmp_path):
+    x, _, _ = helpers.problem(structure, np.float64, n=500)
+    whole = mixture(structure).fit(x)
+    with pytest.raises(Stopped):
+        mixture(structure).fit(
+            x, callback=stop_at(1, 5), checkpoint=tmp_path / "c", checkpoint_every=1
+        )
+    resumed = mixture(structure).fit(x, checkpoint=tmp_path / "c", checkpoint_every=1)
+    helpers.assert_close(resumed.means_, whole.means_, 1e-12)
+    helpers.assert_close(resumed.covariances_, whole.covariances_, 1e-11)
+    assert resumed.lower_bounds_ == pytest.approx(whole.lower_bounds_, rel=1e-12)
+
+
+def test_without_a_seed_the_draws_are_kept(tmp_path):
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    with pytest.raises(Stopped):
+        mixture(random_state=None).fit(x, callback=stop_at(0, 2), checkpoint=path)
+    kept = path.read_bytes()
+    fits = []
+    for _ in range(2):
+        path.write_bytes(kept)
+        fits.append(mixture(random_state=None).fit(x, checkpoint=path))
+    helpers.assert_same_bits(*fits)
+
+
+def test_a_fit_that_had_ended_gives_its_result_again(tmp_path):
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    first = mixture().fit(x, checkpoint=path)
+    called = []
+    again = mixture().fit(x, checkpoint=path, callback=called.append)
+    assert not called
+    helpers.assert_same_bits(first, again)
+    assert again.lower_bounds_ == first.lower_bounds_
+    assert again.converged_ == first.converged_
+
+
+def test_convergence_is_kept(tmp_path):
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    plain = mixture(tol=1e-3, max_iter=200).fit(x)
+    with pytest.raises(Stopped):
+        mixture(tol=1e-3, max_iter=200).fit(
+            x, callback=stop_at(0, 2), checkpoint=path, checkpoint_every=1
+        )
+    resumed = mixture(tol=1e-3, max_iter=200).fit(x, checkpoint=path, checkpoint_every=1)
+    assert resumed.converged_
+    assert resumed.n_iter_ == plain.n_iter_
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """Rows, and the checkpoint of a fit that did not end."""
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    with pytest.raises(Stopped):
+        mixture().fit(x, callback=stop_at(0, 5), checkpoint=path, checkpoint_every=2)
+    return x, path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"structure": "diag"},
+        {"max_iter": 10},
+        {"tol": 1e-5},
+        {"reg_covar": 1e-3},
+        {"random_state": 1},
+        {"n_init": 3},
+        {"init_params": "random"},
+        {"means_init": np.zeros((4, 3)) + np.arange(4.0)[:, None]},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_settings_are_refused(begun, change):
+    x, path = begun
+    before = path.read_bytes()
+    name = (
+        next(iter(change)).replace("structure", "covariance_type").replace("random_state", "seed")
+    )
+    with pytest.raises(CheckpointError, match=f"written with {name}="):
+        mixture(**change).fit(x, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x: x[:-1], "n_rows was 900, is 899"),
+        (lambda x: x[:, :2], "n_features was 3, is 2"),
+        (lambda x: x.astype(np.float32), "dtype was float64, is float32"),
+        (lambda x: x + 1.0, "minimum was"),
+        (lambda x: np.r_[x[:-1], x[:1]], "was"),
+    ],
+    ids=["rows", "width", "dtype", "shift", "one row"],
+)
+def test_case_64_other_data_is_refused(begun, change, text):
+    x, path = begun
+    with pytest.raises(CheckpointError, match=f"other data.*{text}"):
+        mixture().fit(change(x), checkpoint=path)
+
+
+def test_other_weights_are_refused(begun):
+    x, path = begun
+    with pytest.raises(CheckpointError, match="weight"):
+        mixture().fit(x, sample_weight=np.r_[np.ones(899), 3.0], checkpoint=path)
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "noise", "version", "nan"])
+def test_damaged_files_are_refused(begun, damage):
+    x, path = begun
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    damaged = {
+        "half": raw[: len(raw) // 2],
+        "empty": b"",
+        "noise": os.urandom(500),
+        "version": raw.replace(b'format_version\\": 1', b'format_version\\": 9'),
+        "nan": raw[: 8 + size] + b"\xff" * (len(raw) - 8 - size),
+    }[damage]
+    assert damaged != raw
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=str(path)):
+        mixture().fit(x, checkpoint=path)
+
+
+def test_case_65_a_full_disk_warns_and_the_fit_goes_on(begun, monkeypatch):
+    x, path = begun
+    before, whole = (
+        path.read_bytes(),
+        mixture().fit(x, checkpoint=path.with_name("w"), checkpoint_every=2),
+    )
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.warns(UserWarning, match=r"not written at iteration.*No space left.*goes on"):
+        model = mixture().fit(x, checkpoint=path, checkpoint_every=2)
+    helpers.assert_same_bits(model, whole)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".fastgmm*"))
+
+
+def test_arguments_that_cannot_be(tmp_path):
+    x = streams.rows(100)
+    with pytest.raises(InputError, match="no such folder"):
+        mixture().fit(x, checkpoint=tmp_path / "no" / "c")
+    with pytest.raises(InputError, match="checkpoint_every"):
+        mixture().fit(x, checkpoint=tmp_path / "c", checkpoint_every=0)
+    with pytest.raises(InputError, match="warm_start"):
+        mixture(warm_start=True).fit(x, checkpoint=tmp_path / "c")
+    with pytest.raises(InputError, match="random_state is a Generator"):
+        mixture(random_state=np.random.default_rng(0)).fit(x, checkpoint=tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_starts_are_remembered(tmp_path):
+    # One of the given means has a single row: with reg_covar 0 its covariance is singular.
+    x = np.r_[streams.rows(200), [[50.0, 50.0, 50.0]]]
+    start = oracle.Mixture(
+        "full", np.full(2, 0.5), np.array([[0.0, 0, 0], [50, 50, 50]]), np.stack([np.eye(3)] * 2)
+    )
+    model = helpers.estimator(start, "cpu", reg_covar=0.0)
+    for _ in range(2):
+        with pytest.raises(fastgmm.errors.SingularCovarianceError):
+            model.fit(x, checkpoint=tmp_path / "c")

@@ -1,0 +1,112 @@
+"""Dask arrays and data frames on a cluster of two workers."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import fastgmm
+import helpers
+import streams
+from fastgmm.errors import InputError
+from fastgmm.sources import open_source
+
+da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+pd = pytest.importorskip("pandas")
+distributed = pytest.importorskip("distributed")
+
+# What the cluster itself warns of is none of the library's.
+pytestmark = pytest.mark.filterwarnings("default:::distributed", "default:::dask")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def mixture(**params):
+    return fastgmm.GaussianMixture(3, **{"random_state": 0, "tol": 0.0, "max_iter": 4} | params)
+
+
+def array(x):
+    return da.from_array(x, chunks=(700, 2))
+
+
+def frame(x):
+    return dd.from_pandas(pd.DataFrame(x, columns=list(streams.NAMES)), npartitions=4)
+
+
+@pytest.mark.parametrize("collection", [array, frame])
+def test_fits_are_those_of_the_rows(client, collection, structure):
+    x = streams.rows(2000)
+    whole = mixture(covariance_type=structure).fit(x)
+    found = collection(x)
+    model = mixture(covariance_type=structure).fit(found)
+    helpers.assert_close(model.means_, whole.means_, 1e-9)
+    helpers.assert_close(model.covariances_, whole.covariances_, 1e-9)
+    helpers.assert_close(model.lower_bounds_, whole.lower_bounds_, 1e-10)
+    if collection is frame:
+        assert model.feature_names_in_.tolist() == list(streams.NAMES)
+
+
+def test_work_is_done_by_the_workers(client):
+    with open_source(array(streams.rows(3000))) as source:
+        here = os.getpid()
+        pids = source.total(lambda chunk: [os.getpid()] * len(chunk.x))
+    assert len(pids) == 3000
+    assert here not in pids
+
+
+def test_weights_and_scores(client):
+    x = streams.rows(2000)
+    weight = np.random.default_rng(0).uniform(0.1, 4.0, size=len(x))
+    whole = mixture().fit(x, sample_weight=weight)
+    for given in (weight, da.from_array(weight, chunks=300)):
+        model = mixture().fit(array(x), sample_weight=given)
+        helpers.assert_close(model.means_, whole.means_, 1e-9)
+    np.testing.assert_array_equal(model.predict(array(x)), whole.predict(x))
+    assert model.score(array(x)) == pytest.approx(whole.score(x), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["k-means++", "random", "random_from_data", "k-means||"])
+def test_starts(client, method):
+    x = streams.rows(2000)
+    whole = mixture(init_params=method, max_iter=0).fit(x)
+    model = mixture(init_params=method, max_iter=0).fit(array(x))
+    helpers.assert_close(model.means_, whole.means_, 1e-9)
+
+
+def test_faults(client):
+    x = streams.rows(2000)
+    bad = x.copy()
+    bad[1500, 1] = np.nan
+    with pytest.raises(InputError, match="NaN: first at row 1500, column 1"):
+        mixture().fit(array(bad))
+    with pytest.raises(InputError, match="dimensions"):
+        mixture().fit(da.from_array(x[:, 0], chunks=100))
+    with pytest.raises(InputError, match=r"sample_weight\.shape"):
+        mixture().fit(array(x), sample_weight=np.ones(5))
+
+
+def test_no_cluster_is_needed():
+    x = streams.rows(2000)
+    model = mixture().fit(array(x))
+    helpers.assert_close(model.means_, mixture().fit(x).means_, 1e-9)
+
+
+def test_chunks_of_no_rows_are_left_out():
+    x = streams.rows(2000)
+    table = frame(x)
+    some = table[table["a"] > -100.0]
+    none = table[table["a"] > 100.0]
+    model = mixture().fit(dd.concat([none, some]))
+    helpers.assert_close(model.means_, mixture().fit(x).means_, 1e-9)
