@@ -8,7 +8,7 @@ import numpy as np
 
 from fastgmm import covariance
 from fastgmm.backends import choose
-from fastgmm.kmeans import assign, kmeans, kmeans_plusplus
+from fastgmm.kmeans import kmeans, kmeans_plusplus
 from fastgmm.sources import ArraySource
 
 STRATEGIES = ("random", "kmeans", "kmeans++")
@@ -64,7 +64,7 @@ def cluster(
         centroids, _ = kmeans(
             source, centroids, backend, float(variance.mean()), max_iter=iterations, tol=0.0
         )
-    labels = assign(source, centroids, backend)
+    labels = backend.kmeans_step(x, None, centroids).labels
     full = covariance.get("full")
     statistics = backend.accumulate_given(x, None, full, centroids, labels=labels)
     counts = statistics.counts
