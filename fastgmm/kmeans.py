@@ -156,22 +156,28 @@ class Assignment:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """Weights (K,) and sums of rows (K, D) of the clusters."""
+    """Weights (K,) and sums of rows (K, D) of the clusters.
+
+    ``changed`` (1,) is 0 if all labels are known to be those of the step before.
+    """
 
     counts: Array
     sums: Array
+    changed: Array
 
     def __add__(self, other: _Sums) -> _Sums:
-        return _Sums(self.counts + other.counts, self.sums + other.sums)
+        return _Sums(
+            self.counts + other.counts, self.sums + other.sums, self.changed + other.changed
+        )
 
     def to_buffer(self) -> Array:
         """All numbers in one flat array."""
-        return namespace(self.sums).concat([self.counts, self.sums.reshape(-1)])
+        return namespace(self.sums).concat([self.counts, self.changed, self.sums.reshape(-1)])
 
     def from_buffer(self, buffer: Array) -> _Sums:
         """The like of these from such an array."""
         n = len(self.counts)
-        return _Sums(buffer[:n], buffer[n:].reshape(self.sums.shape))
+        return _Sums(buffer[:n], buffer[n + 1 :].reshape(self.sums.shape), buffer[n : n + 1])
 
 
 def _step(source: Source, centroids: Array, backend: Backend, known: dict[int, Array]) -> _Sums:
@@ -179,10 +185,15 @@ def _step(source: Source, centroids: Array, backend: Backend, known: dict[int, A
     resident = source.resident
 
     def part(chunk: Chunk) -> _Sums:
-        step = backend.kmeans_step(chunk.x, chunk.weight, centroids, known.get(chunk.start))
+        before = known.get(chunk.start)
+        step = backend.kmeans_step(chunk.x, chunk.weight, centroids, before)
         if resident:
             known[chunk.start] = step.labels
-        return _Sums(step.counts, step.sums)
+        xp = namespace(step.counts)
+        changed = xp.ones_like(step.counts[:1])
+        if before is not None:
+            changed = xp.reshape(xp.sum(before != step.labels, dtype=xp.float64), (1,))
+        return _Sums(step.counts, step.sums, changed)
 
     return source.total(part)
 
@@ -198,8 +209,8 @@ def kmeans(
 ) -> tuple[Array, Assignment]:
     """Lloyd's algorithm.
 
-    Ends when the squared shift of the centroids is at most ``tol`` times the mean variance of the
-    features; it is 0 where no label has changed. A centroid without rows stays where it is.
+    Ends when no label of rows in memory changes, or the squared shift of the centroids is at most
+    ``tol`` times the mean variance of the features. A centroid without rows stays where it is.
 
     Parameters
     ----------
@@ -231,7 +242,7 @@ def kmeans(
         alive = found.counts > 0
         safe = xp.where(alive, found.counts, 1.0)
         centroids = xp.where(alive[:, None], found.sums / safe[:, None], assigned)
-        (shift,) = read(((centroids - assigned) ** 2).sum())
-        if shift <= tol * variance:
+        changed, shift = read(found.changed[0], ((centroids - assigned) ** 2).sum())
+        if changed == 0 or shift <= tol * variance:
             break
     return centroids, Assignment(assigned, backend, known)
