@@ -11,6 +11,14 @@ import fastgmm
 import oracle
 
 PARAMETERS = ("weights_", "means_", "covariances_")
+ATTRIBUTES = (*PARAMETERS, "precisions_", "precisions_cholesky_")
+METHODS = (
+    "score_samples",
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "component_log_prob",
+)
 
 
 def tolerance(dtype, double, single):
@@ -19,6 +27,12 @@ def tolerance(dtype, double, single):
 
 def generator(structure, salt=0):
     return np.random.default_rng([oracle.STRUCTURES.index(structure), salt])
+
+
+def rows(n=200, d=3, dtype=np.float64, seed=0):
+    """Three clusters on a line, without a mixture that they came from."""
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal((n, d)) + 5.0 * rng.integers(3, size=(n, 1))).astype(dtype)
 
 
 def problem(structure, dtype, *, n=240, k=3, d=3, separation=1.5, salt=0):

@@ -14,22 +14,9 @@ from fastgmm import GaussianMixture, functional
 from fastgmm.arrays import to_numpy
 from fastgmm.backends import choose
 from fastgmm.errors import BackendUnavailableError, InputError, PrecisionWarning
+from helpers import ATTRIBUTES, METHODS, rows
 
 torch = pytest.importorskip("torch")
-
-ATTRIBUTES = ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_")
-METHODS = (
-    "score_samples",
-    "predict",
-    "predict_proba",
-    "predict_log_proba",
-    "component_log_prob",
-)
-
-
-def rows(n=200, d=3, dtype=np.float64, seed=0):
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal((n, d)) + 5.0 * rng.integers(3, size=(n, 1))).astype(dtype)
 
 
 def assert_tensor(got, expected):

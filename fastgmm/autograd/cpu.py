@@ -15,6 +15,11 @@ def _views(*tensors: Tensor) -> list[batched.Array]:
     return [t.detach().numpy() for t in tensors]
 
 
+def _tensors(found: batched.Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    arrays = (found.x, found.constants, found.means, found.factors)
+    return tuple(torch.from_numpy(a) for a in arrays)
+
+
 def score(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool) -> Tensor:
     """log sum_k exp(lp_k(x)) of every row, (B, N).
 
@@ -82,11 +87,8 @@ def backward(
     gradients : tuple of four tensors
         Each of the shape of its argument; that by ``x`` has no elements unless ``with_x``.
     """
-    found = batched.backward(
-        *_views(upstream, x, constants, means, factors), with_x=with_x, with_moments=with_moments
-    )
-    arrays = (found.x, found.constants, found.means, found.factors)
-    return tuple(torch.from_numpy(a) for a in arrays)
+    arrays = _views(upstream, x, constants, means, factors)
+    return _tensors(batched.backward(*arrays, with_x=with_x, with_moments=with_moments))
 
 
 def few_score(
@@ -118,9 +120,7 @@ def few_backward(
     upstream: Tensor, x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, log_weights, means and scale of the sum of ``upstream`` times the former."""
-    found = few.backward(*_views(upstream, x, log_weights, means, scale))
-    arrays = (found.x, found.constants, found.means, found.factors)
-    return tuple(torch.from_numpy(a) for a in arrays)
+    return _tensors(few.backward(*_views(upstream, x, log_weights, means, scale)))
 
 
 def colour(labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:

@@ -40,24 +40,18 @@ def any_at_most(typingctx, vector, limit):
     return types.boolean(vector, vector.dtype), codegen
 
 
-def _comparison(operator):
-    @intrinsic
-    def bits_where(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            second = spread(builder, args[0].type, args[1])
-            found = builder.fcmp_ordered(operator, args[0], second)
-            bits = builder.bitcast(found, ir.IntType(found.type.count))
-            word = ir.IntType(64)
-            return bits if bits.type == word else builder.zext(bits, word)
+@intrinsic
+def bits_above(typingctx, a, b):
+    """An integer with bit i set where a > b in lane i; a strip has at most 64 lanes."""
 
-        return types.uint64(a, as_operand(a, b)), codegen
+    def codegen(context, builder, signature, args):
+        second = spread(builder, args[0].type, args[1])
+        found = builder.fcmp_ordered(">", args[0], second)
+        bits = builder.bitcast(found, ir.IntType(found.type.count))
+        word = ir.IntType(64)
+        return bits if bits.type == word else builder.zext(bits, word)
 
-    return bits_where
-
-
-#: Integers with bit i set where a >= b, or a > b, in lane i; a strip has at most 64 lanes.
-bits_at_least = _comparison(">=")
-bits_above = _comparison(">")
+    return types.uint64(a, as_operand(a, b)), codegen
 
 
 @intrinsic

@@ -4,12 +4,11 @@ Nothing here allocates, checks or chooses sizes; ``precision`` is what ``tl.dot`
 ``input_precision``.
 """
 
-from .diag import expect_diag
+from .axes import expect_diag, expect_spherical
 from .full import expect_full
 from .kmeans import candidate_potentials, update_closest
 from .product import input_precision, interpreted
 from .score import combine, finish, respond
-from .spherical import expect_spherical
 from .statistics import TILE, UNROLL, moments
 from .summary import summarise
 from .tile import load_rows

@@ -1,4 +1,4 @@
-"""Log-probabilities of components with diagonal covariances.
+"""Log-probabilities of components that do not mix features: diagonal, and one variance each.
 
 Rows lie in the lanes; a few components share each load of a feature.
 """
@@ -13,21 +13,32 @@ from .statistics import UNROLL
 
 
 @triton.jit
-def _squares(q, z, p_mean, p_factor, C: tl.constexpr):
+def _squares(q, z, p_mean, p_factor, DIAG: tl.constexpr, C: tl.constexpr):
     """Add a feature's squares for C components to the exponents."""
     result = ()
     for c in tl.static_range(C):
-        y = (z - tl.load(p_mean + c)) * tl.load(p_factor + c)
+        y = z - tl.load(p_mean + c)
+        if DIAG:
+            y *= tl.load(p_factor + c)
         result = result + (q[c] + y * y,)
     return result
 
 
 @triton.jit
-def _expect_diag(
+def _exponent(q, p_factor, DIAG: tl.constexpr):
+    """The exponent, given the sum of squares."""
+    if not DIAG:
+        q *= tl.load(p_factor)
+    return q
+
+
+@triton.jit
+def _expect(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
     s_z, s_out, s_ln, s_lk,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
+    DIAG: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
@@ -50,19 +61,20 @@ def _expect_diag(
         q = zeros(C, B_N, dtype)
         for d in range(early):
             z = tl.load(p_z + tl.cast(d, tl.int64) * s_z + o_n)  # (B_N,)
-            q = _squares(q, z, p_mean + d * n_padded + k, p_factor + d * n_padded + k, C)
+            q = _squares(q, z, p_mean + d * n_padded + k, p_factor + d * n_padded + k, DIAG, C)
         alive = True
         if SKIP:
             near = o_n < 0
             for c in tl.static_range(C):
-                near |= within_reach(q[c], tl.load(p_reach + k + c), top, slack)
+                e = _exponent(q[c], p_factor + k + c, DIAG)
+                near |= within_reach(e, tl.load(p_reach + k + c), top, slack)
             alive = any_row(m_n & near)
         if alive:
             for d in range(early, n_features):
                 z = tl.load(p_z + tl.cast(d, tl.int64) * s_z + o_n)
-                q = _squares(q, z, p_mean + d * n_padded + k, p_factor + d * n_padded + k, C)
+                q = _squares(q, z, p_mean + d * n_padded + k, p_factor + d * n_padded + k, DIAG, C)
             for c in tl.static_range(C):
-                lp = tl.load(p_constant + k + c) - q[c]
+                lp = tl.load(p_constant + k + c) - _exponent(q[c], p_factor + k + c, DIAG)
                 top, total, label = fold(lp, k + c, top, total, label)
                 if p_lp is not None:
                     m_lp = m_n & (k + c < n_components)
@@ -78,18 +90,42 @@ def _expect_diag(
     tl.store(p_label + o_out, label)
 
 
-def expect_diag(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
-    """As :func:`expect_full` for diagonal covariances.
+@triton.jit
+def _expect_diag(
+    p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, s_ln, s_lk,
+    SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
+):  # fmt: skip
+    _expect(
+        p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
+        p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+        s_z, s_out, s_ln, s_lk, SKIP, C, B_N, True,
+    )  # fmt: skip
 
-    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` too.
-    """
+
+@triton.jit
+def _expect_spherical(
+    p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, s_ln, s_lk,
+    SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
+):  # fmt: skip
+    _expect(
+        p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
+        p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+        s_z, s_out, s_ln, s_lk, SKIP, C, B_N, False,
+    )  # fmt: skip
+
+
+def _launch(kernel, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch):
     means, factors, constants = parameters.means, parameters.factors, parameters.constants
     n_padded = means.shape[1]
     n_groups, n_rows_padded = top.shape
     per_group = triton.cdiv(n_padded // UNROLL, n_groups)
     lp_strides = (0, 0) if lp is None else lp.stride()
     begin, weight = (None, None) if skip is None else skip
-    _expect_diag[(n_rows_padded // launch.rows, n_groups)](
+    kernel[(n_rows_padded // launch.rows, n_groups)](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
         n_rows, parameters.n_components, n_padded, n_features,
         n_features if skip is None else min(launch.early, n_features), per_group,
@@ -97,3 +133,21 @@ def expect_diag(z, n_rows, n_features, parameters, top, total, label, lp, *, ski
         skip is not None, UNROLL, launch.rows,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
+
+
+def expect_diag(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
+    """As :func:`expect_full` for diagonal covariances.
+
+    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` too.
+    """
+    _launch(_expect_diag, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch)
+
+
+def expect_spherical(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
+    """As :func:`expect_full` for one variance each.
+
+    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` (K',).
+    """
+    _launch(
+        _expect_spherical, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch
+    )
