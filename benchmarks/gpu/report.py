@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..adapters import ADAPTERS
 from ..report import aligned, seconds, unsteady
-from .adapters import ADAPTERS
 
 _TIMES = """
 medians of calls in turns; x = time over that of fastgmm's first precision; error = root mean square
