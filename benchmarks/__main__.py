@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["report"]:
         return _report(arguments[1:])
     options = _parser().parse_args(arguments)
+    options.suite = options.suite or options.named or "quick"
     if options.suite == _DEVICE:
         result = _on_device(options)
     else:
@@ -132,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [*SUITES, _DEVICE]
-    parser.add_argument("suite", nargs="?", choices=names, default=argparse.SUPPRESS)
-    parser.add_argument("--suite", choices=names, default="quick", help="the same by name")
+    parser.add_argument("suite", nargs="?", choices=names)
+    parser.add_argument("--suite", dest="named", choices=names, help="the same (quick)")
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="after which nothing new is started"
     )
