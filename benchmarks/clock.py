@@ -21,6 +21,14 @@ class Clock:
         return Clock(min(self.left(), max(least, 2 * self.left() / max(parts, 1))))
 
 
+class Ended(RuntimeError):
+    """A fit that ran fewer iterations than were asked for."""
+
+    def __init__(self, n_iter: int, wanted: int) -> None:
+        super().__init__(f"ran {n_iter} of {wanted} iterations")
+        self.n_iter = n_iter
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What an implementation may raise without ending the run: its row says what it was.
 
@@ -40,6 +48,8 @@ def failures() -> tuple[type[Exception], ...]:
 
 def describe(error: Exception) -> str:
     """The kind of an error and the beginning of its text."""
+    if isinstance(error, Ended):
+        return str(error)
     kind = type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError", "ArrayMemoryError", "_ArrayMemoryError"):
         kind = "out of memory"

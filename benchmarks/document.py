@@ -146,7 +146,7 @@ def _mark(column: int, cell: str) -> str:
         return ' class="none"'
     if cell in ("wrong", "failed", "slower") or cell.endswith("NO"):
         return ' class="bad"'
-    if cell in ("too large", "too slow"):
+    if cell in ("not run", "too slow"):
         return ' class="skipped"'
     return ' class="number"' if column and cell[0] in "0123456789-+." else ""
 

@@ -54,14 +54,15 @@ def measure(
     every = list(entries(row, adapters, device))
     for i, (name, kind, mode) in enumerate(every):
         reason = kind.cannot(row.task, row.structure, row.precision, device)
-        if reason is None and clock.left() <= 0:
-            reason = f"{row.title}, {name}: the time of the row was over"
         if reason is not None:
-            results[name] = {"missing": reason}
+            results[name] = {"missing": reason, "installed": kind.missing() is None}
             continue
-        say(f"{row.title}: checking {name}")
         passes = kind.passes_per_iteration if row.task == "fit" else 1
         results[name] = entry = {"mode": mode, "own": kind is FastGMM, "passes": passes}
+        if clock.left() <= 0:
+            entry["skipped"] = "the time of the row was over"
+            continue
+        say(f"{row.title}: checking {name}")
         share = clock.share(len(every) - i).left()
         try:
             adapter = kind(workload.start, row.precision, device=device, mode=mode)

@@ -62,7 +62,7 @@ def blocks(result: dict[str, Any], *, figures: bool) -> list[Block]:
     return found
 
 
-def _origin(result: dict[str, Any]) -> Table:
+def _origin(result: dict[str, Any]) -> Items:
     origin, settings = result["provenance"], result.get("settings", {})
     versions = ", ".join(f"{name} {v}" for name, v in origin["versions"].items() if v)
     pools = {str(pool["internal_api"]): pool["num_threads"] for pool in origin["threads"]["pools"]}
@@ -83,7 +83,7 @@ def _origin(result: dict[str, Any]) -> Table:
         lines.append(("took", f"{result['seconds']:.0f} s"))
     if settings.get("quick") or settings.get("shrunk"):
         lines.append(("quick run", "fewer rows and repeats than targets are stated for"))
-    return Table(("provenance", ""), tuple(lines))
+    return Items(tuple(f"{name}: {value}" for name, value in lines))
 
 
 def _summary(result: dict[str, Any]) -> list[Block]:
@@ -107,6 +107,8 @@ def _summary(result: dict[str, Any]) -> list[Block]:
         found += [Heading("Where a peer is faster", 3), Items(tuple(behind))]
     if unquiet := report.unsteady(rows):
         found.append(Folded(f"{len(unquiet)} times with a wide spread", (Items(tuple(unquiet)),)))
+    if left_out := result.get("settings", {}).get("without"):
+        found.append(Text(f"Left out of this suite: {', '.join(left_out)}."))
     if result.get("not_run"):
         found.append(Text(f"Not run, the time was over: {', '.join(result['not_run'])}."))
     return found
@@ -170,8 +172,6 @@ def _section(name: str, section: dict[str, Any], figures: bool) -> list[Block]:
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[Block]:
-    used = {name.split(",")[0] for row in rows for name in row["implementations"]}
-    about = tuple(f"{a.name}: {a.note}" for a in ADAPTERS if a.note and a.name in used)
     told = [f"{row.get('group') or 'row'}, {row['title']}: {row['workload']}; time of"
             f" {row['unit']}{_mixed(row)}" for row in rows]  # fmt: skip
     return [
@@ -183,9 +183,23 @@ def _notes(rows: list[dict[str, Any]]) -> list[Block]:
             " log-likelihoods in nats, largest difference of a parameter, or share of rows with"
             " another label. First call: on few rows, with compilation or loading of code."
         ),
-        Items((*about, *report.absences(rows))),
+        *([Items(tuple(absent))] if (absent := report.absences(rows)) else []),
+        _implementations(rows),
         Folded("Workloads", (Items(tuple(told)),)),
     ]
+
+
+def _implementations(rows: list[dict[str, Any]]) -> Table:
+    """What each adapter says of itself."""
+    used = {name.split(",")[0] for row in rows for name in row["implementations"]}
+    head = ("implementation", "tasks", "covariances", "precisions", "passes", "note")
+    lines = [
+        (kind.name, *(", ".join(sorted(names)) for names in
+         (kind.tasks, kind.structures, kind.precisions)), str(kind.passes_per_iteration), kind.note)
+        for kind in ADAPTERS
+        if kind.name in used
+    ]  # fmt: skip
+    return Table(head, tuple(lines))
 
 
 def _mixed(row: dict[str, Any]) -> str:

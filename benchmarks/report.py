@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .adapters import ADAPTERS
+
 #: why there is no time, by the entry's key, and the word in its place
-WORDS = {"disagrees": "wrong", "failed": "failed", "skipped": "too large", "slow": "too slow"}
+WORDS = {"disagrees": "wrong", "failed": "failed", "skipped": "not run", "slow": "too slow"}
 
 
 def seconds(value: float) -> str:
@@ -30,7 +32,8 @@ def peers(rows: list[dict[str, Any]]) -> list[str]:
         for name, entry in row["implementations"].items():
             if "missing" not in entry and not entry.get("own") and name != "fastgmm":
                 names[name] = None
-    return list(names)
+    order = [kind.name for kind in ADAPTERS]
+    return sorted(names, key=lambda name: [*order, name].index(name.split(",")[0]))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -121,12 +124,12 @@ def reasons(row: dict[str, Any]) -> list[str]:
 
 
 def absences(rows: list[dict[str, Any]]) -> list[str]:
-    """What is not installed or not offered, each reason once."""
+    """What is not installed, each reason once; what is not offered shows as a dash."""
     missing = {
         (name, entry["missing"])
         for row in rows
         for name, entry in row["implementations"].items()
-        if "missing" in entry
+        if "missing" in entry and not entry.get("installed")
     }
     return [f"absent: {reason}" for _, reason in sorted(missing)]
 

@@ -40,7 +40,9 @@ class Row:
     def shrunk(self, factor: int) -> Row:
         """The same row with fewer data rows, for a quick look; its title says so."""
         n, k, d = self.shape
-        fewer = min(n, max(n // factor, 5_000))
+        # enough for every covariance to keep its rank
+        least = 8 * k * d if self.structure == "full" else 0
+        fewer = min(n, max(n // factor, 5_000, least))
         if fewer == n:
             return self
         return replace(self, shape=(fewer, k, d), title=f"{self.title}, N={fewer:,}")

@@ -17,7 +17,7 @@ from . import fresh, oracle
 from .adapters import ADAPTERS, FastGMM
 from .measure import ratios
 from .rows import SKLEARN, Row
-from .timing import Timing, interleave, per_call, per_iteration
+from .timing import Timing, interleave, per_call, per_iteration, settle
 from .workloads import Array, Parameters
 
 #: seeds of the iris fits: one fit alone would measure the luck of its start
@@ -44,12 +44,16 @@ def one_row(budget: float) -> dict[str, Any]:
     theirs = _mixtures()[SKLEARN](3, random_state=0).fit(x)
     p = Parameters("full", theirs.weights_, theirs.means_, theirs.covariances_)
     truth = oracle.score_samples(x[:1], p)
+    settle()
     entries: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], float]] = {}
     for kind in ADAPTERS:
         reason = kind.cannot("score", "full", "float64")
         if reason is not None or kind.yardstick:
-            entries[kind.name] = {"missing": reason or kind.note}
+            entries[kind.name] = {
+                "missing": reason or kind.note,
+                "installed": kind.missing() is None,
+            }
             continue
         adapter = kind(p, "float64")
         row = adapter.rows(x[:1])

@@ -11,7 +11,7 @@ import numpy as np
 from . import guard
 from .adapters import Adapter
 from .adapters.base import to_host
-from .clock import Clock
+from .clock import Clock, Ended
 from .rows import Row
 from .timing import per_call, per_iteration
 
@@ -85,7 +85,7 @@ class Subject:
             return self.adapter.kmeans(x, n_iter)
         fitted = self.adapter.fit(x, n_iter)
         if fitted.n_iter != n_iter:
-            raise RuntimeError(f"ran {fitted.n_iter} of {n_iter} iterations")
+            raise Ended(fitted.n_iter, n_iter)
         return fitted.parameters
 
     def first(self, entry: dict[str, Any], seconds: float) -> str | None:
@@ -125,6 +125,7 @@ class Subject:
             return True
         if self.row.iterations is not None:
             self._lengths = self.row.iterations
+            self._compile(self._lengths[1])
         else:
             middle = SHORT + 2
             self._compile(middle)
@@ -132,9 +133,8 @@ class Subject:
             self.call(middle)
             each = max((time.perf_counter() - begin - self._warm) / 2, 1e-4)
             count = min(max(round(_ITERATIONS / each), 1), LONGEST - SHORT)
-            self._lengths = SHORT, SHORT + count
-        for length in self._lengths:
-            self._compile(length)
+            self._lengths = SHORT, self._possible(SHORT + count)
+        self._compile(self._lengths[0])
         entry["iterations"] = list(self._lengths)
         return True
 
@@ -143,6 +143,16 @@ class Subject:
         if self._one_pass:
             return per_call(lambda: self.call(0))
         return per_iteration(self.call, *self._lengths)
+
+    def _possible(self, n_iter: int) -> int:
+        """So many iterations, or as many as it runs at most: some stop where nothing changes."""
+        try:
+            self.call(n_iter)
+        except Ended as ended:
+            if ended.n_iter <= SHORT:
+                raise
+            return ended.n_iter
+        return n_iter
 
     def _compile(self, n_iter: int) -> None:
         if self.adapter.compiles_shapes:

@@ -132,7 +132,7 @@ def test_what_is_wrong_or_fails_has_no_time_and_stops_nothing():
     entries = found["implementations"]
     assert entries["wrong"]["disagrees"].startswith("differs from the float64 oracle by 1.0e-01")
     assert entries["greedy"]["failed"] == "out of memory: tried to allocate too much"
-    assert entries["hasty"]["failed"] == "RuntimeError: ran 1 of 2 iterations"
+    assert entries["hasty"]["failed"] == "ran 1 of 2 iterations"
     assert entries["fails later"]["failed"] == "RuntimeError: tired"
     assert {name for name, entry in entries.items() if "seconds" in entry} == {
         "plain PyTorch, highest",
@@ -146,7 +146,7 @@ def test_what_is_wrong_or_fails_has_no_time_and_stops_nothing():
 def test_nothing_is_started_after_the_time_of_a_row():
     found = _measure(_row("full"), PlainTorch, seconds=0.0)
     for entry in found["implementations"].values():
-        assert entry["missing"].endswith("the time of the row was over")
+        assert entry["skipped"] == "the time of the row was over"
 
 
 def _measured(row, mode, median):
@@ -247,7 +247,7 @@ def test_the_command_on_the_cpu(tmp_path):
             assert entry["seconds"]["repeats"] >= 2
             assert entry["fraction"] > 0
             assert entry.get("rms_nats", 0.0) < 1e-5
-            assert entry.get("max_difference", 0.0) < 1e-12
+            assert "rms_nats" in entry or entry["max_difference"] < 1e-12
         assert "seconds" in entries["scikit-learn"]
     assert result["provenance"]["device"]["type"] == "cpu"
     assert result["provenance"]["versions"]["torch"] == torch.__version__

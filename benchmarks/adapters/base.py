@@ -58,7 +58,7 @@ class Adapter:
     extra_passes: ClassVar[int] = 0
     #: whether it takes tensors on a device
     on_devices: ClassVar[bool] = True
-    #: a fit of another length, or rows of another shape, are compiled anew
+    #: code may be compiled when a fit of another length, or more rows, are first met
     compiles_shapes: ClassVar[bool] = False
     #: whether its memory on a device comes from torch, which counts it
     memory_counted: ClassVar[bool] = True

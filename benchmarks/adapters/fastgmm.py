@@ -15,6 +15,7 @@ class FastGMM(Adapter):
     tasks = frozenset({"score", "predict", "fit", "kmeans"})
     structures = frozenset({"full", "tied", "diag", "spherical"})
     modes = ("highest", "high", "medium")
+    compiles_shapes = True
     #: the backend on a host: "cpu" for Numba, "interpreter" for Triton's
     host_backend: ClassVar[str] = "cpu"
 
