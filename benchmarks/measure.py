@@ -51,26 +51,30 @@ def measure(
     clock = Clock(seconds)
     results: dict[str, dict[str, Any]] = {}
     subjects: dict[str, Subject] = {}
-    every = list(entries(row, adapters, device))
-    for i, (name, kind, mode) in enumerate(every):
+    able: list[tuple[str, type[Adapter], str]] = []
+    for name, kind, mode in entries(row, adapters, device):
         reason = kind.cannot(row.task, row.structure, row.precision, device)
-        if reason is not None:
+        if reason is None:
+            able.append((name, kind, mode))
+        else:
             results[name] = {"missing": reason, "installed": kind.missing() is None}
-            continue
+    for i, (name, kind, mode) in enumerate(able):
         passes = kind.passes_per_iteration if row.task == "fit" else 1
         results[name] = entry = {"mode": mode, "own": kind is FastGMM, "passes": passes}
-        if clock.left() <= 0:
+        # a target is worth waiting for
+        own_clock = Clock() if name in row.targets and clock.left() > 0 else clock
+        if own_clock.left() <= 0:
             entry["skipped"] = "the time of the row was over"
             continue
         say(f"{row.title}: checking {name}")
-        share = clock.share(len(every) - i).left()
+        share = own_clock.share(len(able) - i).left()
         try:
             adapter = kind(workload.start, row.precision, device=device, mode=mode)
             subject = Subject(adapter, row, workload.x, host=device is None)
             needed = subject.first(entry, share)
             if needed is not None:
                 entry["skipped"] = needed
-            elif subject.check(truth, entry) and subject.plan(entry, clock):
+            elif subject.check(truth, entry) and subject.plan(entry, own_clock):
                 task = "products" if kind.yardstick else row.task
                 entry["nominal_flops"] = nominal_flops(task, row.structure, *row.shape)
                 subjects[name] = subject

@@ -154,7 +154,9 @@ def svg(figure: Any, name: str) -> str:
 
 
 def _ticks(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: ratio(value)))
 

@@ -92,11 +92,13 @@ class Subject:
         """Record the first call; why the call at full size is not made, if so."""
         begin = time.perf_counter()
         x = self.x[: guard.few(self.row)] if self.host else self.x
-        self.call(self._checked, x)
+        # few rows are overfitted, and covariances singular, after many iterations
+        length = min(self._checked, SHORT)
+        self.call(length, x)
         entry["first_call_seconds"] = time.perf_counter() - begin
         if not self.host or guard.harmless(self.row, seconds):
             return None
-        need = guard.predict(self.row, lambda n: self.call(self._checked, self.x[:n]))
+        need = guard.predict(self.row, lambda n: self.call(length, self.x[:n]))
         # the check, then two turns of a call, or of a short and a long fit
         return guard.too_much(need, 3.0 if self._one_pass else 4.0, seconds)
 
