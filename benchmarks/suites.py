@@ -60,10 +60,10 @@ SUITES: dict[str, Suite] = {
         small=tuple(SMALL),
         extras=extras.NAMES,
     ),
-    "scaling": Suite("time and memory against N, K and D", 600.0, sections=("scaling",)),
+    "scaling": Suite("time and memory against N, K and D", 450.0, sections=("scaling",)),
     "memory": Suite("peak memory, each case in a fresh process", 600.0, sections=("memory",)),
-    "likelihood": Suite("likelihood against time on data sets", 300.0, sections=("likelihood",)),
-    "fuzz": Suite("random shapes and data against the oracle", 300.0, sections=("fuzz",)),
+    "likelihood": Suite("likelihood against time on data sets", 240.0, sections=("likelihood",)),
+    "fuzz": Suite("random shapes and data against the oracle", 600.0, sections=("fuzz",)),
 }
 
 
