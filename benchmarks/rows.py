@@ -97,7 +97,7 @@ ROWS: tuple[Row, ...] = (
         "diag",
         _WIDE,
         targets={SKLEARN: 25, ONEDAL: 5},
-        iterations=(1, 3),
+        iterations=(1, 6),
         promise=10,
     ),
     Row(
@@ -108,7 +108,7 @@ ROWS: tuple[Row, ...] = (
         _WIDE,
         overlap="separated",
         targets={SKLEARN: 25, ONEDAL: 5},
-        iterations=(1, 3),
+        iterations=(1, 6),
     ),
     Row(
         "em-spherical-f32-overlapping",
@@ -117,7 +117,7 @@ ROWS: tuple[Row, ...] = (
         "spherical",
         _WIDE,
         targets={SKLEARN: 25},
-        iterations=(1, 3),
+        iterations=(1, 6),
         promise=10,
     ),
     Row(
@@ -128,7 +128,7 @@ ROWS: tuple[Row, ...] = (
         _WIDE,
         overlap="separated",
         targets={SKLEARN: 25},
-        iterations=(1, 3),
+        iterations=(1, 6),
     ),
     Row(
         "em-tied-f32-overlapping",
