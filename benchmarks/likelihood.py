@@ -1,4 +1,4 @@
-"""Real data: held-out likelihood against seconds. ``python -m benchmarks.likelihood [--json FILE]``.
+"""Held-out likelihood against seconds, real data: ``python -m benchmarks.likelihood``.
 
 8 x 8 patches of scikit-learn's two photographs, in grey (D = 64) and colour (D = 192), and its
 digits (D = 64). A third is held out: the right third of each photograph, every third digit. A point
@@ -8,8 +8,8 @@ alike.
 
 There are two starts. "random": rows drawn at random as means, equal weights, the covariance of all
 rows. "k-means": the clusters after some of Lloyd's iterations from the same rows; the seconds that
-an implementation needs for these iterations count as its own, and the centres of the oracle are what
-all go on from. Who has no k-means to call begins for nothing, which its line says.
+an implementation needs for these iterations count as its own, and all go on from the centres of the
+oracle. Who has no k-means to call begins for nothing, which its line says.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def run(
     quick: bool = False,
     checkpoints: tuple[int, ...] = CHECKPOINTS,
 ) -> dict[str, Any]:
-    """All curves; each implementation gets an equal share of the budget, never less than a point."""
+    """All curves; implementations get equal shares of the budget, and a point at least."""
     sets = data_sets(quick)
     share = budget / (2 * len(sets) * _expected(sets))
     tables = []

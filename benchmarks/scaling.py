@@ -290,7 +290,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def figures(result: dict[str, Any]) -> dict[str, Any]:
-    """Seconds on logarithmic axes, a row of panels for each structure, with a line of the theory."""
+    """Seconds on logarithmic axes, by structure and size, with a line of the theory."""
     from matplotlib import pyplot as plt
 
     sweeps = list(dict.fromkeys(line["against"] for line in result["time"]))

@@ -154,9 +154,12 @@ def posterior(mixture: oracle.Mixture, at: Distances, u: float, dtype: str) -> P
         # What is skipped is below one unit in the last place of the sum.
         score_error += u * (k + _EXP + 3 * np.abs(score))
         resp = np.exp(log_prob - score[:, None])
-        off = np.minimum(error + score_error[:, None] + _EXP * u, 700.0)
-        tiny = float(np.finfo(dtype).tiny)
-        resp_error = np.minimum(resp * np.expm1(off) + 4 * tiny, 1.0)
+        # Of rows far away the oracle's own rounding shows in their sum.
+        resp /= resp.sum(axis=1, keepdims=True)
+        off = error + score_error[:, None] + _EXP * u
+        most = np.exp(np.minimum(log_prob - score[:, None] + off, 0.0))
+        resp_error = np.maximum(most - resp, -resp * np.expm1(-off))
+        resp_error = resp_error + 4 * float(np.finfo(dtype).tiny)
         limit = float(np.finfo(dtype).max) / 64
         beyond = ~(at.reach < limit) | (mixture.weights == 0)
     lost = beyond.all(axis=1) | ~np.isfinite(score)

@@ -251,8 +251,9 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
     from fastgmm.kmeans import kmeans
     from fastgmm.sources import ArraySource
 
-    spread = np.abs(case.rows - case.rows.mean(axis=0)).max(initial=0.0)
-    if not spread < _LARGEST[case.dtype]:
+    mean = case.rows.mean(axis=0)
+    spread = max(np.abs(a - mean).max(initial=0.0) for a in (case.rows, case.centroids))
+    if not spread < _LARGEST[case.dtype] / 4:
         return
     x = case.given
     if not isinstance(x, np.ndarray) or x.dtype != np.dtype(case.dtype):
@@ -262,7 +263,7 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
     v = np.ones(len(x)) if case.weight is None else case.weight / case.weight.max()
     weight = None if case.weight is None else v
     centroids, guess = np.array(case.centroids), None
-    rows = np.arange(len(case.rows))
+    rows, farthest = np.arange(len(case.rows)), np.zeros(case.rows.shape[1])
     for _ in range(_LLOYD_STEPS):
         step = backend.kmeans_step(x, weight, backend.own(centroids), guess)
         label = np.asarray(step.labels).astype(np.int64)
@@ -270,6 +271,7 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
             yield Finding("k-means labels", np.inf, f"from {label.min()} to {label.max()}")
             return
         square, error, moved = kmeans_distances(case.rows, centroids, u)
+        farthest = np.maximum(farthest, moved.max(axis=0))
         best = square.argmin(axis=1)
         chosen, least = square[rows, label], square[rows, best]
         off = error[rows, label] + error[rows, best]
@@ -294,5 +296,5 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
     start = backend.own(np.array(case.centroids))
     whole, _ = kmeans(source, start, backend, 1.0, max_iter=_LLOYD_STEPS, tol=-1.0)
     # It ends where no label changes: a step more changes the centroids by rounding alone.
-    off = 8 * u * moved.max(axis=0) + 4 * slack * np.abs(case.rows).max(axis=0)
+    off = 8 * u * farthest + 4 * slack * np.abs(case.rows).max(axis=0)
     yield _compare("k-means in one", np.asarray(whole), centroids, off + 4 * U64 * abs(centroids))

@@ -7,8 +7,8 @@ at most a tile in the precision of the rows (gamma = T u),
     f = sum r v (x - mu)          e_f <= sum e_r |x - mu| + r v e_x + gamma r v |x - mu| + N u w sd
     S = sum r v (x - mu)(x - mu)' alike, with both factors
 
-where the last term is what may be skipped (`fastgmm_kernels.cpu.skip`): of each row less than u w in
-units of the component's deviation. Quotients follow to first order, with twice the error of the
+where the last term is what may be skipped (`fastgmm_kernels.cpu.skip`): of each row less than u w,
+in units of the deviation. Quotients follow to first order, with twice the error of the
 counts; where that reaches half a component has no digits left, and need only be finite.
 """
 
@@ -30,7 +30,7 @@ _TILE = 1024
 #: variances (squared shifts over variances) beyond which moments are taken about the new means,
 #: and the share of the total scatter below which a tied structure does so (`fastgmm.em`)
 _FAR = {"float32": 1e3, "float64": 1e7}
-_CANCELS = 1e-7
+_CANCELS = {"float32": 1e-4, "float64": 1e-7}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +74,13 @@ def em_step(
         mean_error, second = _moments(
             mixture, found, x, mass, slack, counts, count_error, gamma, skipped, at, u, dtype
         )
+        mean_error += 4 * U64 * np.abs(np.where(counts[:, None] > 0, found.means, 0.0))
         if oracle.is_tied(mixture.structure):
-            second = _tied(found, x, v, share, weight_error, mean_error, second)
+            limit = _CANCELS[dtype]
+            second = _tied(found, x, v, share, weight_error, mean_error, second, limit)
         else:
             second = np.where((count_error < 0.5 * counts)[:, None, None], second, np.inf)
         covariance_error = _packed(mixture.structure, second, share)
-    exact = np.where(np.isfinite(found.means), found.means, 0.0)
-    mean_error += 4 * U64 * np.abs(exact)
     mean_error[~(count_error < 0.5 * counts)] = np.inf
     covariance_error = covariance_error + 8 * U64 * np.abs(found.covariances)
     return Step(
@@ -153,7 +153,7 @@ def _moments(
     return mean_error, second
 
 
-def _tied(found, x, v, share, weight_error, mean_error, within):
+def _tied(found, x, v, share, weight_error, mean_error, within, limit):
     """Error of the total scatter less that between components, or of that within them."""
     centre = np.average(x, axis=0, weights=v)
     moved = x - centre
@@ -169,9 +169,9 @@ def _tied(found, x, v, share, weight_error, mean_error, within):
     between = (share[:, None] * offset**2).sum(axis=0)
     left = (scatter - between) / scatter
     left = left[scatter > 0].min(initial=1.0)
-    if left < 2 * _CANCELS:
+    if left < 2 * limit:
         pooled = np.tensordot(share, np.where(np.isfinite(within), within, 0.0), axes=1)
-        error = pooled if left < 0.5 * _CANCELS else pooled + error
+        error = pooled if left < 0.5 * limit else pooled + error
     return error
 
 
