@@ -11,6 +11,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 import oracle
+from layouts import LAYOUTS
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=500)
@@ -40,33 +41,6 @@ TENSORS = (
     ),
 )
 DTYPES = (np.float32, np.float64)
-
-
-def _strided(x):
-    wide = np.full((x.shape[0] * 2, x.shape[1] * 3), np.nan, dtype=x.dtype)
-    view = wide[::2, ::3]
-    view[...] = x
-    return view
-
-
-def _reversed(x):
-    backwards = np.ascontiguousarray(x[::-1, ::-1])
-    return backwards[::-1, ::-1]
-
-
-def _read_only(x):
-    copy = x.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-LAYOUTS = {
-    "c": np.ascontiguousarray,
-    "fortran": np.asfortranarray,
-    "strided": _strided,
-    "reversed": _reversed,
-    "readonly": _read_only,
-}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,6 +50,21 @@ def test_case_47_views_equal_their_copies(structure, dtype):
             np.testing.assert_array_equal(getattr(a, name)(view), getattr(a, name)(copy))
 
 
+def test_case_47_byte_swapped_rows_keep_their_dtype(structure, device, dtype):
+    x = rows(300, 3).astype(dtype)
+    swapped = x.astype(x.dtype.newbyteorder())
+    start = oracle.start_from_labels(x, x[:, 0] > 0, structure)
+    a, b = helpers.fit(swapped, start, device), helpers.fit(x, start, device)
+    helpers.assert_same_bits(a, b)
+    assert a.means_.dtype == np.dtype(dtype)
+    for name in READERS:
+        np.testing.assert_array_equal(getattr(b, name)(swapped), getattr(b, name)(x))
+    given = (b.weights_, b.means_, b.precisions_cholesky_, structure)
+    score = fastgmm.functional.score_samples(swapped, *given, device=device)
+    assert score.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(score, fastgmm.functional.score_samples(x, *given, device=device))
+
+
 def test_case_47_repeated_row_with_stride_zero(structure, device, dtype):
     mixture = oracle.random_mixture(np.random.default_rng(0), structure, 3, 4)
     model = helpers.fitted(mixture, device)
