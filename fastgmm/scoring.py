@@ -152,6 +152,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         -------
         resp : array of shape (N, K)
             Rows are finite and sum to 1, however far a row is from every component.
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(X, lambda b, p, x: b.responsibilities(p, x), "component_{}", out)
 
@@ -167,6 +172,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         Returns
         -------
         log_resp : array of shape (N, K)
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(
             X, lambda b, p, x: b.responsibilities(p, x, log=True), "component_{}", out
@@ -185,6 +195,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         -------
         log_prob : array of shape (N, K)
             In nats.
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(
             X, lambda b, p, x: b.weighted_log_prob(p, x), "component_{}", out, weighted=False
