@@ -103,12 +103,12 @@ def release() -> None:
 
 def resident() -> int:
     """Bytes resident now (Linux), else the highest so far."""
-    return _status("VmRSS") or peak()
+    return status("VmRSS") or peak()
 
 
 def peak() -> int:
     """Bytes resident at the highest, since the last reset where one is possible."""
-    found = _status("VmHWM")
+    found = status("VmHWM")
     if found:
         return found
     unit = 1 if sys.platform == "darwin" else 1024
@@ -124,11 +124,12 @@ def reset_peak() -> bool:
     return True
 
 
-def _status(field: str) -> int:
-    status = Path("/proc/self/status")
-    if not status.exists():
+def status(field: str) -> int:
+    """Bytes that Linux tells of this process under a name, 0 where it does not."""
+    told = Path("/proc/self/status")
+    if not told.exists():
         return 0
-    line = next((t for t in status.read_text().splitlines() if t.startswith(field)), "")
+    line = next((t for t in told.read_text().splitlines() if t.startswith(field)), "")
     return int(line.split()[1]) * 1024 if line else 0
 
 
@@ -141,16 +142,20 @@ def _call(task: str, workload: Workload, implementation: str) -> Any:
     return adapter.predict
 
 
-def _fresh(task: str, structure: str, n: int, implementation: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.memory", "--case", task, structure]
-    command += ["--rows", str(n), "--implementation", implementation]
+def fresh(command: list[str], **environment: str) -> dict[str, Any]:
+    """The JSON object that Python, started anew with these arguments, prints last."""
     root = Path(__file__).resolve().parent.parent
     paths = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
     found = subprocess.run(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, *command], cwd=root, env=env, stdout=subprocess.PIPE, text=True, check=True
     )
     return dict(json.loads(found.stdout.splitlines()[-1]))
+
+
+def _fresh(task: str, structure: str, n: int, implementation: str) -> dict[str, Any]:
+    command = ["-m", "benchmarks.memory", "--case", task, structure]
+    return fresh([*command, "--rows", str(n), "--implementation", implementation])
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -28,7 +28,13 @@ class FastGMM(Adapter):
         return getattr(fastgmm, "__version__", None)
 
     def __init__(
-        self, parameters: Parameters, precision: str, reg_covar: float = 0.0, *, skip: bool = True
+        self,
+        parameters: Parameters,
+        precision: str,
+        reg_covar: float = 0.0,
+        *,
+        skip: bool = True,
+        **settings: Any,
     ) -> None:
         super().__init__(parameters, precision, reg_covar)
         from fastgmm import GaussianMixture
@@ -44,6 +50,7 @@ class FastGMM(Adapter):
             "means_init": p.means.astype(precision),
             "precisions_init": p.precisions.astype(precision),
             "device": "cpu",
+            **settings,
         }
         self._class = GaussianMixture
         self._scorer = GaussianMixture.from_parameters(
