@@ -132,14 +132,17 @@ class ChunkPass:
     ) -> None:
         self.target, self.parameters = target, parameters
         dtype, width = parameters.dtype, parameters.width
+        self._batch = tuple(parameters.constants.shape[:-1])
         kernel = f"expect_{parameters.family}"
         if parameters.family == "full" and not parameters.row_major:
             kernel = "expect_small"
+        elif parameters.family == "full" and self._batch:
+            # Its strides take registers.
+            kernel = "expect_mixtures"
         self._expect = target.launch(kernel, width, dtype)
         self._row = target.launch("row", width, dtype)
         self._load = target.launch("load_rows", width, dtype)
         self._respond = target.launch("respond", width, dtype)
-        self._batch = tuple(parameters.constants.shape[:-1])
         if self._batch:
             # Mixtures often have fewer rows than a tile.
             rows = min(self._expect.rows, max(kernels.TILE, 1 << (size - 1).bit_length()))

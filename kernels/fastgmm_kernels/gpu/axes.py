@@ -45,8 +45,6 @@ def _expect(
     i_group = tl.program_id(1)
     p_z, p_mean = of_mixture(p_z, s_zb), of_mixture(p_mean, s_mb)
     p_factor, p_constant = of_mixture(p_factor, s_fb), of_mixture(p_constant, s_cb)
-    p_top, p_total = of_mixture(p_top, s_ob), of_mixture(p_total, s_ob)
-    p_label = of_mixture(p_label, s_ob)
     if p_lp is not None:
         p_lp = of_mixture(p_lp, s_lb)
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
@@ -91,7 +89,7 @@ def _expect(
             for c in tl.static_range(C):
                 m_lp = m_n & (k + c < n_components)
                 tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_lp)
-    o_out = i_group.to(tl.int64) * s_out + o_n
+    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)

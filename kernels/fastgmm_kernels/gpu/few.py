@@ -183,12 +183,13 @@ def _add_scale(
         tl.store(p_own, ds, mask=m_b[:, None] & m_d[None, :])
 
 
-def _sizes(n_rows, n_features, per_group, launch):
+def _sizes(x, per_group, launch):
     """Components, rows and features of a block, and its warps."""
-    b_n, b_d = triton.next_power_of_2(n_rows), triton.next_power_of_2(n_features)
+    b_n, b_d = (triton.next_power_of_2(n) for n in x.shape[1:])
     room = max(launch.rows * launch.features // (b_n * b_d), 1)
     b_k = min(room, triton.next_power_of_2(per_group))
-    return (b_k, b_n, b_d), min(max(b_k * b_n * b_d // 256, 1), launch.warps)
+    warps = b_k * b_n * b_d * x.element_size() // 1024
+    return (b_k, b_n, b_d), min(max(warps, 1), launch.warps)
 
 
 def _scale_strides(scale):
@@ -205,7 +206,7 @@ def few_score(x, constants, means, scale, out, *, launch):
     n_mixtures, n_rows, n_features = x.shape
     n_groups, n_components = len(out), means.shape[1]
     per_group = triton.cdiv(n_components, n_groups)
-    sizes, warps = _sizes(n_rows, n_features, per_group, launch)
+    sizes, warps = _sizes(x, per_group, launch)
     _few_score[(n_mixtures, n_groups)](
         x, constants, means, scale, out, n_rows, n_features, n_components, per_group,
         *x.stride(), *_scale_strides(scale), out.stride(0), scale.ndim == 4, *sizes,
@@ -224,7 +225,7 @@ def few_backward(x, upstream, norm, constants, means, scale, gradients, *, launc
     dx, dweights, dmeans, dscale = gradients
     n_groups, n_components = len(dx), means.shape[1]
     per_group = triton.cdiv(n_components, n_groups)
-    sizes, warps = _sizes(n_rows, n_features, per_group, launch)
+    sizes, warps = _sizes(x, per_group, launch)
     _few_backward[(n_mixtures, n_groups)](
         x, upstream, norm, constants, means, scale, dx, dweights, dmeans, dscale,
         n_rows, n_features, n_components, per_group,

@@ -27,21 +27,22 @@ def _factor(p_factor, o_j, o_i, width):
 
 
 @triton.jit
+def _place(p_lp, k, o_n, s_ln, s_lk, s_lb):
+    """Where the log-probabilities of component k lie."""
+    return p_lp + of_mixture(tl.cast(k, tl.int64) * s_lk, s_lb) + o_n * s_ln
+
+
+@triton.jit
 def _expect_full(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
-    s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    s_zb, s_kb, s_ob, s_lb,
     SKIP: tl.constexpr, EARLY: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
-    p_z, p_mean = of_mixture(p_z, s_zb), of_mixture(p_mean, s_mb)
-    p_factor, p_constant = of_mixture(p_factor, s_fb), of_mixture(p_constant, s_cb)
-    p_top, p_total = of_mixture(p_top, s_ob), of_mixture(p_total, s_ob)
-    p_label = of_mixture(p_label, s_ob)
-    if p_lp is not None:
-        p_lp = of_mixture(p_lp, s_lb)
+    p_z, first = of_mixture(p_z, s_zb), of_mixture(0, s_kb)
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     o_d = tl.arange(0, B_D)
@@ -63,8 +64,9 @@ def _expect_full(
         # Likely components first: what is skipped depends on the top so far.
         k = begin + i - k_0
         k = tl.where(k < k_1, k, k - (k_1 - k_0))
-        p_m = p_mean + tl.cast(k, tl.int64) * D
-        p_a = p_factor + tl.cast(k, tl.int64) * D * D
+        i_k = tl.cast(k, tl.int64) + first  # of all mixtures
+        p_m = p_mean + i_k * D
+        p_a = p_factor + i_k * D * D
         alive = True
         if SKIP:
             d_e = z_e - tl.load(p_m + o_e)[None, :]
@@ -87,16 +89,16 @@ def _expect_full(
                         a = _factor(p_a, j + o_d, c + o_d, D)
                         y = tl.dot(d, a, y, input_precision=PRECISION, out_dtype=dtype)
                     q += tl.sum(y * y, axis=1)
-            lp = tl.load(p_constant + k) - q
+            lp = tl.load(p_constant + i_k) - q
             # Products beyond the range of the precision may meet as inf - inf.
             lp = tl.where(lp == lp, lp, float("-inf"))
             top, total, label = fold(lp, k, top, total, label)
             if p_lp is not None:
-                tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
+                tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), lp, mask=m_n)
         elif p_lp is not None:
             nothing = tl.full((B_N,), float("-inf"), dtype)
-            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_n)
-    o_out = i_group.to(tl.int64) * s_out + o_n
+            tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), nothing, mask=m_n)
+    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -106,18 +108,13 @@ def _expect_full(
 def _expect_small(
     p_z, p_mean, p_factor, p_constant, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, width, s_z, s_out, s_ln, s_lk,
-    s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    s_zb, s_kb, s_ob, s_lb,
     D: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     """As _expect_full for D <= 8: rows in lanes, no matrix unit."""
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
-    p_z, p_mean = of_mixture(p_z, s_zb), of_mixture(p_mean, s_mb)
-    p_factor, p_constant = of_mixture(p_factor, s_fb), of_mixture(p_constant, s_cb)
-    p_top, p_total = of_mixture(p_top, s_ob), of_mixture(p_total, s_ob)
-    p_label = of_mixture(p_label, s_ob)
-    if p_lp is not None:
-        p_lp = of_mixture(p_lp, s_lb)
+    p_z, first = of_mixture(p_z, s_zb), of_mixture(0, s_kb)
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     top = tl.full((B_N,), float("-inf"), dtype)
@@ -128,8 +125,9 @@ def _expect_small(
         z = z + (tl.load(p_z + d * s_z + o_n),)
     k_0 = i_group * per_group
     for k in range(k_0, tl.minimum(k_0 + per_group, n_components)):
-        p_m = p_mean + tl.cast(k, tl.int64) * width
-        p_a = p_factor + tl.cast(k, tl.int64) * width * width
+        i_k = tl.cast(k, tl.int64) + first
+        p_m = p_mean + i_k * width
+        p_a = p_factor + i_k * width * width
         difference = ()
         for d in tl.static_range(D):
             difference = difference + (z[d] - tl.load(p_m + d),)
@@ -139,12 +137,12 @@ def _expect_small(
             for i in tl.static_range(1, j + 1):
                 y += tl.load(p_a + j * width + i) * difference[i]
             q += y * y
-        lp = tl.load(p_constant + k) - q
+        lp = tl.load(p_constant + i_k) - q
         lp = tl.where(lp == lp, lp, float("-inf"))
         top, total, label = fold(lp, k, top, total, label)
         if p_lp is not None:
-            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
-    o_out = i_group.to(tl.int64) * s_out + o_n
+            tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), lp, mask=m_n)
+    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -167,7 +165,7 @@ def expect_full(
     n_groups, n_padded, many = top.shape[0], top.shape[-1], z.ndim == 3
     per_group = triton.cdiv(n_components, n_groups)
     lp_strides = (0, 0) if lp is None else lp.stride()[-2:]
-    own = mixture_strides(many, z, means, factors, constants, top[0], lp)
+    own = mixture_strides(many, z, constants, top[0], lp)
     grid = (n_padded // launch.rows, n_groups, len(z) if many else 1)
     if z.stride(-2) == 1 and n_features <= 8:
         _expect_small[grid](
