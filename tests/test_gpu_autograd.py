@@ -31,15 +31,24 @@ from torch_problems import default_validation  # noqa: E402, F401
 
 pytestmark = pytest.mark.usefixtures("_unwritten_memory_is_nan", "_interpret")
 # batch, N, K, D: few rows and tiles, every padding of features, components that fill no group.
-SIZES = [
-    ((5,), 3, 1, 3),
-    ((2,), 5, 6, 17),
-    ((3,), 65, 2, 1),
-    ((2,), 130, 5, 5),
-    ((), 40, 3, 17),
-    ((), 33, 2, 65),
+SIZES = {
+    "one row": ((5,), 1, 3, 3),
+    "few rows": ((2,), 5, 6, 9),
+    "one feature": ((3,), 65, 2, 1),
+    "lanes": ((2,), 130, 5, 5),
+    "matrix unit": ((), 40, 3, 17),
+    "blocks": ((), 33, 2, 65),
+}
+CASES = [
+    *(("full", torch.float64, size) for size in SIZES),
+    *(("full", torch.float32, size) for size in ("few rows", "lanes", "blocks")),
+    *(("tied", torch.float64, size) for size in ("few rows", "matrix unit")),
+    *(("diag", torch.float64, size) for size in ("few rows", "blocks")),
+    *((structure, torch.float32, "matrix unit") for structure in ("tied", "diag", "spherical")),
+    ("tied_diag", torch.float64, "lanes"),
+    ("spherical", torch.float64, "lanes"),
 ]
-IDS = ["x".join(map(str, [*batch, n, k, d])) for batch, n, k, d in SIZES]
+IDS = [f"{structure}-{str(dtype)[6:]}-{size}" for structure, dtype, size in CASES]
 NAMES = ("x", "log_weights", "means", "scale")
 
 
@@ -48,21 +57,14 @@ def _interpret(where, monkeypatch):
     monkeypatch.setattr(engines, "INTERPRET", where.type == "cpu")
 
 
-@pytest.fixture(params=problems.STRUCTURES)
-def structure(request):
-    return request.param
-
-
 def _parameters(structure, where, **sizes):
     inputs = problems.parameters(structure, **sizes)
     return [t.detach().to(where).requires_grad_() for t in inputs]
 
 
-@pytest.mark.parametrize(("batch", "n", "k", "d"), SIZES, ids=IDS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-def test_values_and_gradients(where, structure, dtype, batch, n, k, d):
-    if structure == "tied_spherical" or (structure == "tied_diag" and dtype == torch.float32):
-        pytest.skip("the same kernels as for spherical")
+@pytest.mark.parametrize(("structure", "dtype", "size"), CASES, ids=IDS)
+def test_values_and_gradients(where, structure, dtype, size):
+    batch, n, k, d = SIZES[size]
     sizes = {"batch": batch, "n": n, "k": k, "d": d, "dtype": dtype, "spread": 2.0}
     inputs = _parameters(structure, where, **sizes)
     exact = [t.detach().cpu().double().requires_grad_() for t in inputs]
@@ -84,7 +86,7 @@ def test_values_and_gradients(where, structure, dtype, batch, n, k, d):
             problems.assert_near(a.cpu(), b, 20 * rtol, f"{function.__name__} by {name}")
 
 
-@pytest.mark.parametrize("size", [(3, 2, 2), (130, 7, 3), (60, 2, 33)], ids=str)
+@pytest.mark.parametrize("size", [(130, 7, 3), (20, 2, 33)], ids=str)
 def test_rows_against_the_oracle(where, structure, dtype, size):
     n, k, d = size
     rng = np.random.default_rng([oracle.STRUCTURES.index(structure), *size])
@@ -104,20 +106,17 @@ def test_rows_against_the_oracle(where, structure, dtype, size):
 @pytest.mark.parametrize("structure", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("parameterisation", ["scale", "precisions_cholesky"])
 def test_gradcheck(where, structure, parameterisation):
-    inputs = _parameters(structure, where, batch=(2,), n=3, k=2)
+    inputs = _parameters(structure, where, n=2, k=2)
     if parameterisation != "scale" and structure in ("full", "tied"):
         inputs[3] = inputs[3].detach().mT.clone().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda *a: mixture_log_prob(*a, structure, parameterisation=parameterisation), inputs
+        lambda *a: mixture_log_prob(*a, structure, parameterisation=parameterisation),
+        inputs,
+        fast_mode=True,
     )
 
 
-def test_second_derivatives(where):
-    inputs = _parameters("full", where, n=2, k=2)
-    assert torch.autograd.gradgradcheck(lambda *a: mixture_log_prob(*a, "full"), inputs)
-
-
-@pytest.mark.parametrize("structure", ["full", "tied", "diag", "tied_diag", "spherical"])
+@pytest.mark.parametrize("structure", ["full", "tied"])
 def test_parts_change_nothing_but_rounding(where, structure, monkeypatch):
     inputs = _parameters(structure, where, batch=(3,), n=300, k=3, d=3)
     upstream = torch.linspace(-1, 1, 900, dtype=torch.float64, device=where).reshape(3, 300)
@@ -137,7 +136,7 @@ def test_parts_change_nothing_but_rounding(where, structure, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2, 3)], ids=["x", "weights", "moments"])
-@pytest.mark.parametrize("structure", ["full", "tied", "tied_diag"])
+@pytest.mark.parametrize("structure", ["full", "tied"])
 def test_some_gradients_alone(where, structure, wanted):
     inputs = _parameters(structure, where, batch=(2,), n=20, d=3)
     everything = torch.autograd.grad(mixture_log_prob(*inputs, structure).sum(), inputs)
@@ -167,7 +166,7 @@ def test_layouts(where, layout, n):
 
 
 @pytest.mark.parametrize("n", [9, 40], ids=["few rows", "tiles"])
-@pytest.mark.parametrize("structure", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("structure", ["full", "diag"])
 def test_a_responsibility_that_underflows_gives_zero_gradients(where, structure, n):
     x, log_weights, means, scale = _parameters(structure, where, n=n, dtype=torch.float32)
     means.data[-1] += 1e4
@@ -180,7 +179,7 @@ def test_a_responsibility_that_underflows_gives_zero_gradients(where, structure,
 
 
 @pytest.mark.parametrize("rows", [2, 40], ids=["few rows", "tiles"])
-@pytest.mark.parametrize("structure", ["full", "tied", "diag"])
+@pytest.mark.parametrize("structure", ["full", "tied"])
 def test_a_row_out_of_reach_is_minus_infinity_without_gradients(where, structure, rows):
     inputs = [t.detach() for t in _parameters(structure, where, n=rows, dtype=torch.float32)]
     inputs[0][0, 0] = 1e30
@@ -225,7 +224,7 @@ def test_empty_batches(where, shape):
 
 
 @pytest.mark.parametrize("n", [3, 300], ids=["few rows", "tiles"])
-@pytest.mark.parametrize("structure", ["full", "tied", "diag"])
+@pytest.mark.parametrize("structure", ["full", "tied"])
 def test_the_same_input_gives_the_same_bits(where, structure, n):
     inputs = _parameters(structure, where, batch=(2,), n=n, k=5, d=3, dtype=torch.float32)
     results = []
@@ -289,7 +288,7 @@ def test_bad_values_are_refused(where, n, place, value, message):
         mixture_log_prob(*inputs)
 
 
-@pytest.mark.parametrize("structure", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("structure", ["full", "tied", "spherical"])
 def test_samples_are_those_of_the_formula(where, structure):
     _, logits, means, scale = (t.detach() for t in _parameters(structure, where, batch=(2,), d=5))
     k, d = means.shape[-2:]
@@ -328,17 +327,16 @@ def test_distributions(where, structure):
     assert_close(score, joint[0].logsumexp(-1).detach().cpu(), 1e-11)
 
 
-@pytest.mark.parametrize("tied", [False, True], ids=["own", "tied"])
-@pytest.mark.parametrize("kind", ["full", "diagonal", "spherical"])
+@pytest.mark.parametrize(("kind", "tied"), [("full", False), ("diagonal", True)])
 def test_a_network_learns(where, kind, tied):
     generator = torch.Generator().manual_seed(0)
-    context, y = (torch.randn(64, size, generator=generator).to(where) for size in (2, 3))
+    context, y = (torch.randn(8, size, generator=generator).to(where) for size in (2, 3))
     torch.manual_seed(0)
     module = GMM(3, context=2, components=4, covariance_type=kind, tied=tied).to(where)
     module.initialize(y, "random", seed=0)
     optimiser = torch.optim.Adam(module.parameters(), 1e-2)
     losses = []
-    for _ in range(4):
+    for _ in range(3):
         loss = -module(context).log_prob(y).mean()
         optimiser.zero_grad()
         loss.backward()

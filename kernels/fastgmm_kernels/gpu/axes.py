@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .online import any_row, fold, slack_of, within_reach, zeros
 from .statistics import UNROLL
-from .tile import mixture_strides, of_mixture
+from .tile import mixture_strides
 
 
 @triton.jit
@@ -43,10 +43,14 @@ def _expect(
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
-    p_z, p_mean = of_mixture(p_z, s_zb), of_mixture(p_mean, s_mb)
-    p_factor, p_constant = of_mixture(p_factor, s_fb), of_mixture(p_constant, s_cb)
-    if p_lp is not None:
-        p_lp = of_mixture(p_lp, s_lb)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        p_z += i_b * s_zb
+        p_mean += i_b * s_mb
+        p_factor += i_b * s_fb
+        p_constant += i_b * s_cb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     top = tl.full((B_N,), float("-inf"), dtype)
@@ -89,7 +93,9 @@ def _expect(
             for c in tl.static_range(C):
                 m_lp = m_n & (k + c < n_components)
                 tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_lp)
-    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
+    o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)

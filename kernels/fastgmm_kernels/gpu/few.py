@@ -17,21 +17,15 @@ import triton.language as tl
 
 
 @triton.jit
-def _factor_row(p_own, m_c, o_d, j, n_features):
-    """Entries of row j of the factors of lines (C,) left of the diagonal, (C, B_D), and on it."""
-    p = p_own + j * n_features
-    left = tl.load(p[:, None] + o_d[None, :], mask=m_c[:, None] & (o_d < j)[None, :], other=0.0)
-    return left, tl.load(p + j, mask=m_c, other=1.0)
-
-
-@triton.jit
 def _solve(p_own, m_c, v, o_d, n_features, FULL: tl.constexpr):
     """y = L^-1 v (C, B_D) and -log|L| (C,)."""
     if FULL:
         height = tl.zeros((v.shape[0],), v.dtype)
         y = v  # the entries from j on still are those of v
         for j in range(n_features):
-            left, pivot = _factor_row(p_own, m_c, o_d, j, n_features)
+            p, m = p_own + j * n_features, m_c[:, None] & (o_d < j)[None, :]
+            left = tl.load(p[:, None] + o_d[None, :], mask=m, other=0.0)  # of the diagonal
+            pivot = tl.load(p + j, mask=m_c, other=1.0)
             here = (o_d == j)[None, :]
             y_j = tl.sum(tl.where(here, y, -left * y), axis=1) / pivot
             y = tl.where(here, y_j[:, None], y)
@@ -139,7 +133,9 @@ def _few_backward(
         if FULL:
             for i in range(n_features):
                 j = n_features - 1 - i
-                left, pivot = _factor_row(p_own, m_c, o_d, j, n_features)
+                p, m = p_own + j * n_features, m_c[:, None] & (o_d < j)[None, :]
+                left = tl.load(p[:, None] + o_d[None, :], mask=m, other=0.0)
+                pivot = tl.load(p + j, mask=m_c, other=1.0)
                 here = (o_d == j)[None, :]
                 u_j = tl.sum(tl.where(here, u, 0.0), axis=1) / pivot
                 u = tl.where(here, u_j[:, None], u - left * u_j[:, None])

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .online import any_row, fold, slack_of, within_reach
-from .tile import block_of, mixture_strides, of_mixture
+from .tile import block_of, mixture_strides
 
 
 @triton.jit
@@ -27,12 +27,6 @@ def _factor(p_factor, o_j, o_i, width):
 
 
 @triton.jit
-def _place(p_lp, k, o_n, s_ln, s_lk, s_lb):
-    """Where the log-probabilities of component k lie."""
-    return p_lp + of_mixture(tl.cast(k, tl.int64) * s_lk, s_lb) + o_n * s_ln
-
-
-@triton.jit
 def _expect_full(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
@@ -42,7 +36,15 @@ def _expect_full(
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
-    p_z, first = of_mixture(p_z, s_zb), of_mixture(0, s_kb)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        first = i_b * s_kb
+        p_mean += first * D
+        p_factor += first * D * D
+        p_constant += first
+        p_z += i_b * s_zb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     o_d = tl.arange(0, B_D)
@@ -64,9 +66,8 @@ def _expect_full(
         # Likely components first: what is skipped depends on the top so far.
         k = begin + i - k_0
         k = tl.where(k < k_1, k, k - (k_1 - k_0))
-        i_k = tl.cast(k, tl.int64) + first  # of all mixtures
-        p_m = p_mean + i_k * D
-        p_a = p_factor + i_k * D * D
+        p_m = p_mean + tl.cast(k, tl.int64) * D
+        p_a = p_factor + tl.cast(k, tl.int64) * D * D
         alive = True
         if SKIP:
             d_e = z_e - tl.load(p_m + o_e)[None, :]
@@ -89,16 +90,18 @@ def _expect_full(
                         a = _factor(p_a, j + o_d, c + o_d, D)
                         y = tl.dot(d, a, y, input_precision=PRECISION, out_dtype=dtype)
                     q += tl.sum(y * y, axis=1)
-            lp = tl.load(p_constant + i_k) - q
+            lp = tl.load(p_constant + k) - q
             # Products beyond the range of the precision may meet as inf - inf.
             lp = tl.where(lp == lp, lp, float("-inf"))
             top, total, label = fold(lp, k, top, total, label)
             if p_lp is not None:
-                tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), lp, mask=m_n)
+                tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
         elif p_lp is not None:
             nothing = tl.full((B_N,), float("-inf"), dtype)
-            tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), nothing, mask=m_n)
-    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
+            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_n)
+    o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -114,7 +117,15 @@ def _expect_small(
     """As _expect_full for D <= 8: rows in lanes, no matrix unit."""
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
-    p_z, first = of_mixture(p_z, s_zb), of_mixture(0, s_kb)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        first = i_b * s_kb
+        p_mean += first * width
+        p_factor += first * width * width
+        p_constant += first
+        p_z += i_b * s_zb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     top = tl.full((B_N,), float("-inf"), dtype)
@@ -125,9 +136,8 @@ def _expect_small(
         z = z + (tl.load(p_z + d * s_z + o_n),)
     k_0 = i_group * per_group
     for k in range(k_0, tl.minimum(k_0 + per_group, n_components)):
-        i_k = tl.cast(k, tl.int64) + first
-        p_m = p_mean + i_k * width
-        p_a = p_factor + i_k * width * width
+        p_m = p_mean + tl.cast(k, tl.int64) * width
+        p_a = p_factor + tl.cast(k, tl.int64) * width * width
         difference = ()
         for d in tl.static_range(D):
             difference = difference + (z[d] - tl.load(p_m + d),)
@@ -137,12 +147,14 @@ def _expect_small(
             for i in tl.static_range(1, j + 1):
                 y += tl.load(p_a + j * width + i) * difference[i]
             q += y * y
-        lp = tl.load(p_constant + i_k) - q
+        lp = tl.load(p_constant + k) - q
         lp = tl.where(lp == lp, lp, float("-inf"))
         top, total, label = fold(lp, k, top, total, label)
         if p_lp is not None:
-            tl.store(_place(p_lp, k, o_n, s_ln, s_lk, s_lb), lp, mask=m_n)
-    o_out = of_mixture(i_group.to(tl.int64) * s_out, s_ob) + o_n
+            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
+    o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)

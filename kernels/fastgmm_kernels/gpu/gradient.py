@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tile import block_of, mixture_strides, of_mixture
+from .tile import block_of, mixture_strides
 
 
 @triton.jit
@@ -23,9 +23,12 @@ def _pull_full(
     PRECISION: tl.constexpr, D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
-    p_z, p_weight = of_mixture(p_z, s_zb), of_mixture(p_weight, s_wb)
-    p_point, p_precision = of_mixture(p_point, s_pb), of_mixture(p_precision, s_qb)
-    p_out = of_mixture(p_out, s_ob)
+    b = tl.program_id(2).to(tl.int64)
+    p_z += b * s_zb
+    p_weight += b * s_wb
+    p_point += b * s_pb
+    p_precision += b * s_qb
+    p_out += b * s_ob
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     o_d = tl.arange(0, B_D)
     o_j = tl.program_id(1) * B_D + o_d  # (B_D,)
@@ -50,10 +53,13 @@ def _pull_diag(
     B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
-    p_z, p_weight = of_mixture(p_z, s_zb), of_mixture(p_weight, s_wb)
-    p_point, p_out = of_mixture(p_point, s_pb), of_mixture(p_out, s_ob)
+    b = tl.program_id(2).to(tl.int64)
+    p_z += b * s_zb
+    p_weight += b * s_wb
+    p_point += b * s_pb
+    p_out += b * s_ob
     if p_precision is not None:
-        p_precision = of_mixture(p_precision, s_qb)
+        p_precision += b * s_qb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     o_d = tl.program_id(1) * B_D + tl.arange(0, B_D)  # (B_D,)
     z = tl.load(p_z + o_n[None, :] * s_zn + o_d[:, None] * s_zd)  # (B_D, B_N)

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from .statistics import TILE
-from .tile import mixture_strides, of_mixture
+from .tile import mixture_strides
 
 _BASE = tl.constexpr(81.0)
 
@@ -69,10 +69,12 @@ def _respond(
     LOG: tl.constexpr, WHOLE: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_top.dtype.element_ty
-    p_lp = of_mixture(p_lp, s_lb)
-    p_top, p_total = of_mixture(p_top, s_ob), of_mixture(p_total, s_ob)
-    if p_weight is not None:
-        p_weight = of_mixture(p_weight, s_vb)
+    if s_lb is not None:  # many mixtures
+        b = tl.program_id(2).to(tl.int64)
+        p_lp += b * s_lb
+        p_top += b * s_ob
+        p_total += b * s_ob
+        p_weight += b * s_vb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     o_k = tl.program_id(1).to(tl.int64) * B_K + tl.arange(0, B_K)  # (B_K,)
     top, total = tl.load(p_top + o_n), tl.load(p_total + o_n)

@@ -7,25 +7,19 @@ import triton.language as tl
 
 
 @triton.jit
-def of_mixture(p, s_b):
-    """Where the arrays of a program's mixture begin; a stride of None says there is one alone."""
-    if s_b is not None:
-        p += tl.program_id(2).to(tl.int64) * s_b
-    return p
-
-
-@triton.jit
 def _load_rows(
     p_x, p_order, p_centre, p_whiten, p_z, n_rows, n_features, width,
     s_xn, s_xd, s_zn, s_zd, s_xb, s_zb, s_cb, s_wb,
     PRODUCT: tl.constexpr, PRECISION: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
-    p_x = of_mixture(p_x, s_xb)
-    p_z = of_mixture(p_z, s_zb)
-    p_centre = of_mixture(p_centre, s_cb)
-    if p_whiten is not None:
-        p_whiten = of_mixture(p_whiten, s_wb)
+    if s_zb is not None:  # many mixtures
+        b = tl.program_id(2).to(tl.int64)
+        p_x += b * s_xb
+        p_z += b * s_zb
+        p_centre += b * s_cb
+        if p_whiten is not None:
+            p_whiten += b * s_wb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     i_n = o_n
