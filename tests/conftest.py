@@ -101,3 +101,39 @@ def layout(request, tmp_path):
         return np.load(path, mmap_mode="r")
 
     return on_disk
+
+
+# Where the kernels of GPUs run: on a device if there is one, else in Triton's interpreter.
+WHERE = (
+    pytest.param(
+        "cpu", marks=pytest.mark.skipif(CUDA, reason="a device is there: no interpreter"),
+        id="interpreter",
+    ),
+    pytest.param(
+        "cuda:0",
+        id="cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="there is no CUDA device")],
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(params=WHERE)
+def where(request):
+    """The device whose tensors the kernels of GPUs get."""
+    return pytest.importorskip("torch").device(request.param)
+
+
+@pytest.fixture
+def _unwritten_memory_is_nan(monkeypatch):
+    """A kernel that leaves something out shows: what it should have written is NaN."""
+    import torch
+
+    plain = torch.empty
+
+    def poisoned(*args, **kwargs):
+        result = plain(*args, **kwargs)
+        if result.dtype.is_floating_point:
+            return result.fill_(torch.nan)
+        return result.fill_(torch.iinfo(result.dtype).max // 2)
+
+    monkeypatch.setattr(torch, "empty", poisoned)
