@@ -7,12 +7,12 @@ import os
 import resource
 import sys
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .adapters import FastGMM
-from .memory import release, status
+from .resident import release, status
 from .timing import Timing, interleave, per_call, per_iteration
 from .workloads import Parameters, draw_start, draw_truth, make
 
@@ -101,11 +101,12 @@ def file_pass(
 def batching(n: int, k: int, d: int, batch: int, overlap: str, budget: float) -> dict[str, Any]:
     """Seconds of an EM iteration over rows in memory, in one batch and in many."""
     workload = make("full", n, k, d, "float32", overlap)
-    sizes = {"one batch": None, "batches": batch}
-    adapters = {
-        name: FastGMM(workload.start, "float32", REG_COVAR, batch_size=size)
-        for name, size in sizes.items()
-    }
+
+    class Batches(FastGMM):
+        settings: ClassVar = {"batch_size": batch}
+
+    kinds = {"one batch": FastGMM, "batches": Batches}
+    adapters = {name: kind(workload.start, "float32", REG_COVAR) for name, kind in kinds.items()}
     for adapter in adapters.values():
         adapter.fit(workload.x, 2)
     calls = {

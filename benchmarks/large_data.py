@@ -18,8 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import workers
-from .memory import fresh
+from . import fresh, workers
 from .provenance import provenance
 from .report import aligned, seconds
 from .workloads import make
@@ -74,8 +73,11 @@ def _child(task: str, *launcher: str, threads: int = 0, **arguments: Any) -> dic
     print(f"  {task} {arguments}", file=sys.stderr, flush=True)
     threads = threads or (os.cpu_count() or 1)
     environment = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    command = [*launcher, "-m", "benchmarks.large_child", task, json.dumps(arguments)]
-    return fresh(command, **environment)
+    given = [task, json.dumps(arguments)]
+    found = fresh.run("benchmarks.large_child", given, launcher=launcher, **environment)
+    if "failed" in found:
+        raise RuntimeError(f"{task}: {found['failed']}")
+    return found
 
 
 def _write(path: Path, gigabytes: float) -> Path:

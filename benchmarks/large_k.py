@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .adapters import Adapter, FastGMM, OneDAL
+from .adapters import Adapter, FastGMM, OneDAL, VisitingAll
 from .report import aligned, seconds
 from .timing import interleave, per_iteration
 from .workloads import Workload, make
@@ -69,7 +69,7 @@ def _row(workload: Workload, with_target: bool) -> dict[str, Any]:
     k = workload.start.n_components
     adapters: dict[str, Adapter] = {
         "skipping": FastGMM(workload.start, "float32", _REG_COVAR),
-        "visiting all": FastGMM(workload.start, "float32", _REG_COVAR, skip=False),
+        "visiting all": VisitingAll(workload.start, "float32", _REG_COVAR),
     }
     if OneDAL.missing() is None and k <= _ONEDAL_UP_TO:
         adapters["oneDAL"] = OneDAL(workload.start, "float32", _REG_COVAR)

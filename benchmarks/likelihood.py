@@ -176,7 +176,8 @@ def _curve(
 ) -> dict[str, Any]:
     """Points (iterations, seconds, likelihood) until the next would take longer than is left."""
     adapter = kind(start, data.precision, data.reg_covar)
-    adapter.fit(data.train, 1)  # compiled code, threads
+    train = adapter.rows(data.train)
+    adapter.fit(train, 1)  # compiled code, threads
     before, paid = 0.0, False
     if seeds is not None and kind.cannot("kmeans", "spherical", data.precision) is None:
         rows = Parameters("spherical", start.weights, seeds, np.ones(len(seeds)))
@@ -190,7 +191,7 @@ def _curve(
         if points and last[1] / last[0] * n_iter > left:
             break
         fitted: list[Any] = []
-        taken = once(lambda n=n_iter, f=fitted: f.append(adapter.fit(data.train, n)))
+        taken = once(lambda n=n_iter, f=fitted: f.append(adapter.fit(train, n)))
         last = (n_iter, taken)
         point = {"iterations": n_iter, "seconds": before + taken}
         points.append({**point, "likelihood": _held_out(data, fitted[0].parameters)})

@@ -1,80 +1,109 @@
-"""One row: agreement with the oracle first, then times in turns."""
+"""One row, on a host or on a device: agreement with the oracle first, then times in turns."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from . import oracle
-from .adapters import ADAPTERS, Adapter
+from .adapters import ADAPTERS, Adapter, FastGMM
+from .adapters.base import Device
+from .clock import Clock, describe, failures
 from .rows import Row
-from .timing import interleave, nominal_flops, once, per_iteration
-from .workloads import Array, Workload, overlap_of
+from .subject import Subject, checked_length
+from .timing import interleave, nominal_flops, settle
+from .workloads import Workload, make, overlap_of
 
-#: Largest difference from the float64 oracle for which a time is printed: parameters in units of
-#: the data (whose scale is 1), scores in nats. It tells whether the same thing was computed; how
-#: well it was computed is in the report. float32 sums over a million rows cost scikit-learn 1e-2.
-TOLERANCE = {
-    ("fit", "float32"): 5e-2,
-    ("fit", "float64"): 1e-9,
-    ("kmeans", "float32"): 5e-2,
-    ("kmeans", "float64"): 1e-9,
-    ("score", "float32"): 5e-3,
-    ("score", "float64"): 1e-9,
-}
-#: rows per component in the first call of a process, which keeps compilation out of the times
-_WARM_ROWS = 200
+Say = Callable[[str], None]
 
 
 def measure(
     row: Row,
     budget: float,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
     adapters: tuple[type[Adapter], ...] = ADAPTERS,
+    *,
+    device: Device = None,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """Everything about one row, as plain JSON values."""
+    """Everything about one row, as plain JSON values.
+
+    Parameters
+    ----------
+    row : Row
+    budget : float
+        Seconds of timing of each implementation.
+    say : callable
+        Told what is being done.
+    adapters : tuple of Adapter classes
+    device : torch.device or None
+        Where rows lie as tensors; None for NumPy arrays.
+    seconds : float
+        After which nothing new is started, once rows are drawn and the oracle has spoken.
+    """
+    settle()
     say(f"{row.title}: drawing rows")
-    workload = row.workload()
+    workload = _workload(row.structure, row.shape, row.precision, row.overlap, device)
     say(f"{row.title}: float64 oracle")
-    truth = _oracle(row, workload)
+    truth = _truth(row, workload, device)
+    clock = Clock(seconds)
     results: dict[str, dict[str, Any]] = {}
-    calls: dict[str, Callable[[], float]] = {}
-    for kind in adapters:
-        task: str = row.task
-        reason = kind.cannot(row.task, row.structure, row.precision)
-        if reason is not None:
-            results[kind.name] = {"missing": reason}
-            continue
-        say(f"{row.title}: checking {kind.name}")
-        adapter = kind(workload.start, row.precision)
-        entry: dict[str, Any] = {
-            "passes_per_iteration": kind.passes_per_iteration,
-            "first_call_seconds": _first_call(adapter, row, workload),
-        }
-        results[kind.name] = entry
-        if kind.name == "np.matmul":
-            task = "products"
+    subjects: dict[str, Subject] = {}
+    able: list[tuple[str, type[Adapter], str]] = []
+    for name, kind, mode in entries(row, adapters, device):
+        reason = kind.cannot(row.task, row.structure, row.precision, device)
+        if reason is None:
+            able.append((name, kind, mode))
         else:
-            difference, complaint = _difference(adapter, row, workload, truth)
-            entry["max_difference"] = difference
-            if complaint is not None:
-                entry["disagrees"] = complaint
-                continue
-        entry["nominal_flops"] = nominal_flops(task, row.structure, *workload.shape)
-        calls[kind.name] = _timed(adapter, row, workload.x)
-    say(f"{row.title}: timing {', '.join(calls)}")
-    for name, timing in interleave(calls, budget).items():
-        results[name]["seconds"] = timing.summary()
+            results[name] = {"missing": reason, "installed": kind.missing() is None}
+    for i, (name, kind, mode) in enumerate(able):
+        passes = kind.passes_per_iteration if row.task == "fit" else 1
+        results[name] = entry = {"mode": mode, "own": kind is FastGMM, "passes": passes}
+        # a target is worth waiting for
+        own_clock = Clock() if name in row.targets and clock.left() > 0 else clock
+        if own_clock.left() <= 0:
+            entry["skipped"] = "the time of the row was over"
+            continue
+        say(f"{row.title}: checking {name}")
+        share = own_clock.share(len(able) - i).left()
+        try:
+            adapter = kind(workload.start, row.precision, device=device, mode=mode)
+            subject = Subject(adapter, row, workload.x, host=device is None)
+            needed = subject.first(entry, share)
+            if needed is not None:
+                entry["skipped"] = needed
+            elif subject.check(truth, entry) and subject.plan(entry, own_clock):
+                task = "products" if kind.yardstick else row.task
+                entry["nominal_flops"] = nominal_flops(task, row.structure, *row.shape)
+                subjects[name] = subject
+        except failures() as error:
+            entry["failed"] = describe(error)
+        _free(device)
+    if subjects:
+        say(f"{row.title}: timing {', '.join(subjects)}")
+        share = max(clock.left(), 1.0) / len(subjects)
+        calls = {name: _guarded(s.seconds, results[name]) for name, s in subjects.items()}
+        for name, timing in interleave(calls, min(budget, share)).items():
+            if "failed" not in results[name]:
+                results[name]["seconds"] = timing.summary()
+    if device is not None and row.task == "fit":
+        for name, subject in subjects.items():
+            if results[name]["own"]:
+                _count(subject, results[name])
     return {
         "name": row.name,
         "title": row.title,
+        "group": row.group,
+        "task": row.task,
+        "structure": row.structure,
+        "shape": list(row.shape),
+        "axis": row.axis,
         "workload": workload.describe(),
         "precision": row.precision,
-        "unit": "one pass" if row.task == "score" else "one iteration",
-        "iterations": None if row.task == "score" else list(row.iterations),
+        "unit": "one iteration" if row.task in ("fit", "kmeans") else "one pass",
+        "iterations": None if row.iterations is None else list(row.iterations),
         "overlap": _overlap(workload),
         "targets": row.targets,
         "promise": row.promise,
@@ -83,12 +112,26 @@ def measure(
     }
 
 
+def entries(
+    row: Row, adapters: tuple[type[Adapter], ...], device: Device
+) -> Iterator[tuple[str, type[Adapter], str]]:
+    """Name, class and precision of products of all that a row is measured with."""
+    for kind in adapters:
+        modes = kind.modes if device is not None and row.precision == "float32" else ("highest",)
+        for mode in modes:
+            yield kind.name if len(modes) == 1 else f"{kind.name}, {mode}", kind, mode
+
+
 def ratios(results: dict[str, dict[str, Any]], targets: dict[str, float]) -> dict[str, Any]:
-    """Peer's median over fastgmm's for every peer, with the target and whether it is reached."""
-    ours = results.get("fastgmm", {}).get("seconds")
+    """Peer's median over fastgmm's for every peer, with the target and whether it is reached.
+
+    Of fastgmm's precisions the first counts.
+    """
+    own = [name for name, entry in results.items() if entry.get("own")] or ["fastgmm"]
+    ours = results.get(own[0], {}).get("seconds")
     found: dict[str, Any] = {}
     for name, entry in results.items():
-        if name == "fastgmm" or ours is None or "seconds" not in entry:
+        if name in own or ours is None or "seconds" not in entry:
             continue
         ratio = entry["seconds"]["median"] / ours["median"]
         target = targets.get(name)
@@ -107,57 +150,66 @@ def set_fractions(rows: list[dict[str, Any]], peaks: dict[str, float]) -> None:
                 entry["fraction_of_peak"] = rate / peaks[row["precision"]]
 
 
-def _oracle(row: Row, workload: Workload) -> Any:
+def _guarded(call: Callable[[], float], entry: dict[str, Any]) -> Callable[[], float]:
+    def guarded() -> float:
+        if "failed" in entry:
+            return math.nan
+        try:
+            return call()
+        except failures() as error:
+            entry["failed"] = describe(error)
+            return math.nan
+
+    return guarded
+
+
+def _free(device: Device) -> None:
+    if device is not None:
+        from .gpu.device import free
+
+        free(device)
+
+
+def _count(subject: Subject, entry: dict[str, Any]) -> None:
+    """Record launches and waits per iteration; a device may forbid profiles."""
+    from .gpu.device import count_calls
+
+    try:
+        entry["calls_per_iteration"] = count_calls(subject.adapter.device, subject.call)
+    except failures() as error:
+        entry["not_counted"] = describe(error)
+
+
+@lru_cache(maxsize=1)
+def _workload(
+    structure: str, shape: tuple[int, int, int], precision: Any, overlap: str, device: Device
+) -> Workload:
+    """One workload at a time; scoring and EM share it."""
+    if device is None:
+        return make(structure, *shape, precision, overlap)
+    from .gpu import data
+
+    return data.make(Row("", "", "score", structure, shape, precision, overlap), device)
+
+
+def _truth(row: Row, workload: Workload, device: Device) -> Any:
+    exact: Any = oracle
+    if device is not None:
+        from .gpu import oracle as on_device
+
+        exact = on_device
     if row.task == "score":
-        return oracle.score_samples(workload.x, workload.start)
+        return exact.score_samples(workload.x, workload.start)
+    if row.task == "predict":
+        return exact.predict(workload.x, workload.start)
     if row.task == "kmeans":
-        return oracle.kmeans(workload.x, workload.start.means, row.iterations[1])
-    return oracle.fit(workload.x, workload.start, row.iterations[1])
-
-
-def _difference(
-    adapter: Adapter, row: Row, workload: Workload, truth: Any
-) -> tuple[float, str | None]:
-    """Largest difference from the oracle at full size, and why no time may be shown, if so."""
-    if row.task == "score":
-        worst = float(np.max(np.abs(adapter.score(workload.x) - truth)))
-    elif row.task == "kmeans":
-        centres = adapter.kmeans(workload.x, row.iterations[1])
-        worst = float(np.max(np.abs(centres - truth)))
-    else:
-        fitted = adapter.fit(workload.x, row.iterations[1])
-        worst = fitted.parameters.difference(truth)
-        if fitted.n_iter != row.iterations[1]:
-            return worst, f"ran {fitted.n_iter} of {row.iterations[1]} iterations"
-    limit = TOLERANCE[row.task, row.precision]
-    if not worst <= limit:
-        return worst, f"differs from the float64 oracle by {worst:.1e} (limit {limit:.0e})"
-    return worst, None
-
-
-def _first_call(adapter: Adapter, row: Row, workload: Workload) -> float:
-    """Seconds of the first call on a few rows: compilation or loading of compiled code."""
-    x = workload.head(_WARM_ROWS * workload.start.n_components).x
-    begin = time.perf_counter()
-    _call(adapter, row, x, 1)
-    return time.perf_counter() - begin
-
-
-def _call(adapter: Adapter, row: Row, x: Array, n_iter: int) -> object:
-    if row.task == "score":
-        return adapter.score(x)
-    if row.task == "kmeans":
-        return adapter.kmeans(x, n_iter)
-    return adapter.fit(x, n_iter)
-
-
-def _timed(adapter: Adapter, row: Row, x: Array) -> Callable[[], float]:
-    if row.task == "score":
-        return lambda: once(lambda: adapter.score(x))
-    short, long = row.iterations
-    return lambda: per_iteration(lambda n: _call(adapter, row, x, n), short, long)
+        return exact.kmeans(workload.x, workload.start.means, checked_length(row))
+    return exact.fit(workload.x, workload.start, checked_length(row))
 
 
 def _overlap(workload: Workload) -> dict[str, float]:
-    rows = workload.head(2_000)
-    return overlap_of(rows, oracle.responsibilities(rows.x, rows.start))
+    x: Any = workload.x[:2_000]
+    if hasattr(x, "cpu"):
+        x = x.cpu().numpy()
+    rows = Workload(workload.name, x, workload.start, workload.overlap)
+    return overlap_of(rows, oracle.responsibilities(x, rows.start))

@@ -8,36 +8,40 @@ reset, then the case runs.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import os
-import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from .adapters import by_name
+from . import fresh
+from .adapters import ADAPTERS, by_name
+from .clock import Clock
 from .provenance import provenance
 from .report import aligned
+from .resident import peak, release, reset_peak, resident
 from .workloads import Workload, make
 
 _SHAPE = (1_000_000, 256, 16)
 _TASKS = ("fit", "score_samples", "predict")
 _STRUCTURES = ("full", "diag")
 _ITERATIONS = 2
+#: what all implementations are asked for: smaller, since some form an (N, K, D) array
+_COMPARED = (200_000, 64, 16)
 #: megabytes beyond the input and the model: what is promised, and what is aimed for
 LIMIT, TARGET = 150.0, 100.0
+#: bytes that a process may take, and seconds that it may last
+_MOST_BYTES, _MOST_SECONDS = 16e9, 120.0
 _MB = 1e6
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run every case in its own process and print the table; 1 when a promise is broken."""
     options = _parser().parse_args(arguments)
+    shape = (options.rows, options.components, options.features)
     if options.case:
         task, structure = options.case
-        print(json.dumps(run_case(task, structure, options.rows, options.implementation)))
+        fresh.limit_memory(_MOST_BYTES)
+        print(json.dumps(run_case(task, structure, shape, options.implementation)))
         return 0
     missing = by_name(options.implementation).missing()
     if missing is not None:
@@ -47,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     for structure in _STRUCTURES:
         for task in _TASKS:
             print(f"  {task}, {structure}", file=sys.stderr, flush=True)
-            rows.append(_fresh(task, structure, options.rows, options.implementation))
-    n, k, d = options.rows, *_SHAPE[1:]
+            rows.append(_fresh(task, structure, shape, options.implementation))
+    n, k, d = shape
     print(f"\n{options.implementation}, float32, N={n:,} K={k} D={d}: peak beyond the input\n")
     print(_table(rows))
     result = {
@@ -61,27 +65,96 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if all(row["kept"] for row in rows) else 1
+    return 0 if all(row.get("kept") for row in rows) else 1
 
 
-def run_case(task: str, structure: str, n: int, implementation: str) -> dict[str, Any]:
+def run(
+    budget: float, say: Any, shape: tuple[int, int, int] = _COMPARED, promised: bool = True
+) -> dict[str, Any]:
+    """All implementations at one shape, fastgmm also at that of its promise.
+
+    Cases after ``budget`` seconds are left out by name.
+    """
+    clock = Clock(budget)
+    result: dict[str, Any] = {"shape": list(shape), "cases": [], "promised": [], "not_run": []}
+    wanted = [(t, s, _SHAPE, "fastgmm") for s in _STRUCTURES for t in _TASKS] if promised else []
+    wanted += [(t, s, shape, kind.name) for s in _STRUCTURES for t in _TASKS for kind in ADAPTERS]
+    for task, structure, sizes, name in wanted:
+        kind = by_name(name)
+        asked = "score" if task == "score_samples" else task
+        reason = kind.cannot(asked, structure, "float32")
+        if reason is not None or kind.yardstick:
+            continue
+        what = f"{task}, {structure}, N={sizes[0]:,} K={sizes[1]} D={sizes[2]}, {name}"
+        if clock.left() <= 0:
+            result["not_run"].append(what)
+            continue
+        say(what)
+        found = {"implementation": name, **_fresh(task, structure, sizes, name)}
+        result["promised" if sizes is _SHAPE else "cases"].append(found)
+    return result
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Megabytes beyond the input, a line for each case and a column for each implementation."""
+    n, k, d = result["shape"]
+    cases = result["cases"]
+    names = list(dict.fromkeys(case["implementation"] for case in cases))
+    lines: list[tuple[str, ...]] = [("task", "structure", *names)]
+    for task, structure in dict.fromkeys((c["task"], c["structure"]) for c in cases):
+        found = {
+            c["implementation"]: _megabytes(c)
+            for c in cases
+            if (c["task"], c["structure"]) == (task, structure)
+        }
+        lines.append((task, structure, *(found.get(name, "-") for name in names)))
+    text = []
+    if cases:
+        text += [
+            f"Peak beyond the input, each in a process of its own: float32, N={n:,} K={k} D={d}",
+            "",
+            aligned(lines),
+        ]
+    if result["promised"]:
+        n, k, d = _SHAPE
+        text += ["", f"fastgmm at N={n:,} K={k} D={d}", "", _table(result["promised"])]
+    failed = [c for c in [*cases, *result["promised"]] if "failed" in c]
+    text += [""] + [
+        f"- {c['implementation']}, {c['task']}, {c['structure']}: {c['failed']}" for c in failed
+    ]
+    text += [f"- not run, the time was over: {what}" for what in result["not_run"]]
+    return "\n".join(text)
+
+
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Megabytes of every implementation, a line for each case."""
+    from . import plots
+
+    return {"memory": plots.memory(result)} if result["cases"] else {}
+
+
+def run_case(
+    task: str, structure: str, shape: tuple[int, int, int], implementation: str
+) -> dict[str, Any]:
     """Megabytes of one case, measured in this process; call it once per process."""
-    workload = make(structure, n, *_SHAPE[1:], "float32", "overlapping")
-    call = _call(task, workload, implementation)
+    workload = make(structure, *shape, "float32", "overlapping")
+    adapter = by_name(implementation)(workload.start, "float32")
+    call = _call(task, adapter)
+    x = adapter.rows(workload.x)
     # long enough for every component to keep a covariance of full rank
-    call(workload.head(20_000).x.copy())
+    call(adapter.rows(workload.head(20_000).x.copy()))
+    if adapter.compiles_shapes:
+        call(x)
     release()
     before = resident()
     exact = reset_peak()
-    result = call(workload.x)
+    result = call(x)
     after = peak()
     p = workload.start
     model = p.weights.nbytes + p.means.nbytes + 3 * p.covariances.nbytes
     beyond = (after - before) / _MB
     return {
-        "task": task,
-        "structure": structure,
-        "input_mb": workload.x.nbytes / _MB,
+        **_described(task, structure, workload),
         "before_mb": before / _MB,
         "peak_mb": after / _MB,
         "beyond_input_mb": beyond,
@@ -93,69 +166,31 @@ def run_case(task: str, structure: str, n: int, implementation: str) -> dict[str
     }
 
 
-def release() -> None:
-    """Give freed memory back, so that scratch of the warm-up does not hide that of the case."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
+def _described(task: str, structure: str, workload: Workload) -> dict[str, Any]:
+    return {"task": task, "structure": structure, "input_mb": workload.x.nbytes / _MB}
 
 
-def resident() -> int:
-    """Bytes resident now (Linux), else the highest so far."""
-    return status("VmRSS") or peak()
-
-
-def peak() -> int:
-    """Bytes resident at the highest, since the last reset where one is possible."""
-    found = status("VmHWM")
-    if found:
-        return found
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def reset_peak() -> bool:
-    """Set the kernel's high-water mark to what is resident now; False where that is not offered."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def status(field: str) -> int:
-    """Bytes that Linux tells of this process under a name, 0 where it does not."""
-    told = Path("/proc/self/status")
-    if not told.exists():
-        return 0
-    line = next((t for t in told.read_text().splitlines() if t.startswith(field)), "")
-    return int(line.split()[1]) * 1024 if line else 0
-
-
-def _call(task: str, workload: Workload, implementation: str) -> Any:
-    adapter = by_name(implementation)(workload.start, "float32")
+def _call(task: str, adapter: Any) -> Any:
     if task == "fit":
         return lambda x: adapter.fit(x, _ITERATIONS)
-    if task == "score_samples":
-        return adapter.score
-    return adapter.predict
+    return adapter.score if task == "score_samples" else adapter.predict
 
 
-def fresh(command: list[str], **environment: str) -> dict[str, Any]:
-    """The JSON object that Python, started anew with these arguments, prints last."""
-    root = Path(__file__).resolve().parent.parent
-    paths = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
-    found = subprocess.run(
-        [sys.executable, *command], cwd=root, env=env, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return dict(json.loads(found.stdout.splitlines()[-1]))
+def _fresh(
+    task: str, structure: str, shape: tuple[int, int, int], implementation: str
+) -> dict[str, Any]:
+    n, k, d = map(str, shape)
+    found = fresh.run(
+        "benchmarks.memory",
+        ["--case", task, structure, "--rows", n, "--components", k, "--features", d,
+         "--implementation", implementation],
+        _MOST_SECONDS,
+    )  # fmt: skip
+    return {"task": task, "structure": structure, **found}
 
 
-def _fresh(task: str, structure: str, n: int, implementation: str) -> dict[str, Any]:
-    command = ["-m", "benchmarks.memory", "--case", task, structure]
-    return fresh([*command, "--rows", str(n), "--implementation", implementation])
+def _megabytes(case: dict[str, Any]) -> str:
+    return "failed" if "failed" in case else f"{case['beyond_input_mb']:.0f} MB"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -163,6 +198,9 @@ def _table(rows: list[dict[str, Any]]) -> str:
         ("task", "structure", "input", "beyond it", "of that result", "model", "promise", "target")
     ]
     for row in rows:
+        if "failed" in row:
+            lines.append((row["task"], row["structure"], "-", "failed", *["-"] * 4))
+            continue
         mb = [f"{row[f'{key}_mb']:.1f} MB" for key in ("input", "beyond_input", "result", "model")]
         kept = f"<= {LIMIT:.0f} MB {'yes' if row['kept'] else 'NO'}"
         reached = f"<= {TARGET:.0f} MB {'yes' if row['reached'] else 'NO'}"
@@ -174,7 +212,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--rows", type=int, default=_SHAPE[0], metavar="N")
-    parser.add_argument("--implementation", default="fastgmm", choices=("fastgmm", "scikit-learn"))
+    parser.add_argument("--components", type=int, default=_SHAPE[1], metavar="K")
+    parser.add_argument("--features", type=int, default=_SHAPE[2], metavar="D")
+    parser.add_argument(
+        "--implementation", default="fastgmm", choices=[kind.name for kind in ADAPTERS]
+    )
     parser.add_argument("--case", nargs=2, metavar=("TASK", "STRUCTURE"), help=argparse.SUPPRESS)
     return parser
 

@@ -7,16 +7,18 @@ from typing import Literal
 
 from .workloads import Precision, Workload, make
 
-Task = Literal["score", "fit", "kmeans"]
+Task = Literal["score", "predict", "fit", "kmeans"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One line of a table.
 
     ``targets``: for each peer, how many times faster fastgmm shall be at least.
-    ``iterations``: the lengths of the two fits whose difference is timed.
+    ``iterations``: the lengths of the two fits whose difference is timed; None leaves them to the
+    speed of each implementation.
     ``promise``: the ratio to scikit-learn below which a release is not made.
+    ``group``: the table that the row belongs to; ``axis``: what changes along a series of rows.
     """
 
     name: str
@@ -27,135 +29,84 @@ class Row:
     precision: Precision = "float32"
     overlap: str = "overlapping"
     targets: dict[str, float] = field(default_factory=dict)
-    iterations: tuple[int, int] = (1, 4)
+    iterations: tuple[int, int] | None = None
     promise: float | None = None
+    group: str = ""
+    axis: str | None = None
 
     def workload(self) -> Workload:
         return make(self.structure, *self.shape, self.precision, self.overlap)
 
     def shrunk(self, factor: int) -> Row:
-        """The same row with fewer data rows, for a quick look."""
+        """The same row with fewer data rows, for a quick look; its title says so."""
         n, k, d = self.shape
-        return replace(self, shape=(max(n // factor, 5_000), k, d))
+        # enough for every covariance to keep its rank
+        least = 8 * k * d if self.structure == "full" else 0
+        fewer = min(n, max(n // factor, 5_000, least))
+        if fewer == n:
+            return self
+        return replace(self, shape=(fewer, k, d), title=f"{self.title}, N={fewer:,}")
 
 
 SKLEARN, ONEDAL, MATMUL = "scikit-learn", "oneDAL", "np.matmul"
+TARGETS = "Targets of two cores"
 _FULL = (100_000, 64, 32)
 _WIDE = (1_000_000, 64, 16)
 
+
+def _score(
+    name: str,
+    title: str,
+    precision: Precision,
+    least: float,
+    share: float,
+    promise: float | None = None,
+) -> Row:
+    wanted = {SKLEARN: least, MATMUL: 1 / share}
+    return Row(name, title, "score", "full", _FULL, precision, targets=wanted, promise=promise,
+               group=TARGETS)  # fmt: skip
+
+
+def _em(
+    structure: str,
+    overlap: str,
+    targets: dict[str, float],
+    shape: tuple[int, int, int] = _WIDE,
+    precision: Precision = "float32",
+    promise: float | None = None,
+    *,
+    suffix: str | None = None,
+) -> Row:
+    """One EM iteration; that of many rows is the difference of shorter fits."""
+    kind = f"{structure}-{'f32' if precision == 'float32' else 'f64'}"
+    ending = overlap if suffix is None else suffix
+    return Row(
+        f"em-{kind}" + (f"-{ending}" if ending else ""),
+        f"EM, {kind.replace('-', ', ')}" + (f", {ending}" if ending else ""),
+        "fit",
+        structure,
+        shape,
+        precision,
+        overlap,
+        targets,
+        (1, 3) if shape == _WIDE else (1, 4),
+        promise,
+        TARGETS,
+    )
+
+
 ROWS: tuple[Row, ...] = (
-    Row(
-        "score-full-f32",
-        "score, full, f32",
-        "score",
-        "full",
-        _FULL,
-        targets={SKLEARN: 14, MATMUL: 1 / 0.45},
-        promise=8,
-    ),
-    Row(
-        "score-full-f64",
-        "score, full, f64",
-        "score",
-        "full",
-        _FULL,
-        "float64",
-        targets={SKLEARN: 12, MATMUL: 1 / 0.75},
-    ),
-    Row(
-        "em-full-f32-overlapping",
-        "EM, full, f32, overlapping",
-        "fit",
-        "full",
-        _FULL,
-        targets={SKLEARN: 12, ONEDAL: 3.5},
-        promise=5,
-    ),
-    Row(
-        "em-full-f32-separated",
-        "EM, full, f32, separated",
-        "fit",
-        "full",
-        _FULL,
-        overlap="separated",
-        targets={SKLEARN: 16, ONEDAL: 4.5},
-        promise=5,
-    ),
-    Row(
-        "em-full-f64",
-        "EM, full, f64",
-        "fit",
-        "full",
-        (100_000, 16, 16),
-        "float64",
-        targets={SKLEARN: 20, ONEDAL: 2},
-    ),
-    Row(
-        "em-diag-f32-overlapping",
-        "EM, diag, f32, overlapping",
-        "fit",
-        "diag",
-        _WIDE,
-        targets={SKLEARN: 25, ONEDAL: 5},
-        iterations=(1, 6),
-        promise=10,
-    ),
-    Row(
-        "em-diag-f32-separated",
-        "EM, diag, f32, separated",
-        "fit",
-        "diag",
-        _WIDE,
-        overlap="separated",
-        targets={SKLEARN: 25, ONEDAL: 5},
-        iterations=(1, 4),  # from the fifth on nothing changes, and oneDAL ends
-    ),
-    Row(
-        "em-spherical-f32-overlapping",
-        "EM, spherical, f32, overlapping",
-        "fit",
-        "spherical",
-        _WIDE,
-        targets={SKLEARN: 25},
-        iterations=(1, 6),
-        promise=10,
-    ),
-    Row(
-        "em-spherical-f32-separated",
-        "EM, spherical, f32, separated",
-        "fit",
-        "spherical",
-        _WIDE,
-        overlap="separated",
-        targets={SKLEARN: 25},
-        iterations=(1, 6),
-    ),
-    Row(
-        "em-tied-f32-overlapping",
-        "EM, tied, f32, overlapping",
-        "fit",
-        "tied",
-        _WIDE,
-        targets={SKLEARN: 60},
-        iterations=(1, 3),
-    ),
-    Row(
-        "em-tied-f32-separated",
-        "EM, tied, f32, separated",
-        "fit",
-        "tied",
-        _WIDE,
-        overlap="separated",
-        targets={SKLEARN: 60},
-        iterations=(1, 3),
-    ),
-    Row(
-        "kmeans-f32",
-        "k-means, f32",
-        "kmeans",
-        "spherical",
-        _WIDE,
-        targets={SKLEARN: 1.5},
-        iterations=(1, 4),
-    ),
-)
+    _score("score-full-f32", "score, full, f32", "float32", 14, 0.45, promise=8),
+    _score("score-full-f64", "score, full, f64", "float64", 12, 0.75),
+    _em("full", "overlapping", {SKLEARN: 12, ONEDAL: 3.5}, _FULL, promise=5),
+    _em("full", "separated", {SKLEARN: 16, ONEDAL: 4.5}, _FULL, promise=5),
+    _em("full", "overlapping", {SKLEARN: 20, ONEDAL: 2}, (100_000, 16, 16), "float64", suffix=""),
+    _em("diag", "overlapping", {SKLEARN: 25, ONEDAL: 5}, promise=10),
+    _em("diag", "separated", {SKLEARN: 25, ONEDAL: 5}),
+    _em("spherical", "overlapping", {SKLEARN: 25}, promise=10),
+    _em("spherical", "separated", {SKLEARN: 25}),
+    _em("tied", "overlapping", {SKLEARN: 60}),
+    _em("tied", "separated", {SKLEARN: 60}),
+    Row("kmeans-f32", "k-means, f32", "kmeans", "spherical", _WIDE, targets={SKLEARN: 1.5},
+        iterations=(1, 4), group=TARGETS),
+)  # fmt: skip

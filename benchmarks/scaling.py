@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from . import fresh
 from .adapters import Adapter, by_name
-from .memory import peak, release, reset_peak, resident
 from .provenance import provenance
 from .report import aligned, seconds
+from .resident import peak, release, reset_peak, resident
 from .timing import Timing, nominal_flops, per_iteration
 from .workloads import Workload, make
 
@@ -231,15 +230,9 @@ def _memory(
 
 
 def _fresh(point: Point, implementation: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.scaling", "--case", implementation]
-    command += [point.structure, point.sweep, str(point.value)]
-    root = Path(__file__).resolve().parent.parent
-    paths = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    found = subprocess.run(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return dict(json.loads(found.stdout.splitlines()[-1]))
+    case = [implementation, point.structure, point.sweep, str(point.value)]
+    found = fresh.run("benchmarks.scaling", ["--case", *case])
+    return {"left_out": found["failed"]} if "failed" in found else found
 
 
 def peak_of(point: Point, implementation: str) -> dict[str, float]:

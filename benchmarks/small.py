@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import oracle
-from .adapters import FastGMM
+from . import fresh, oracle
+from .adapters import ADAPTERS, FastGMM
 from .measure import ratios
 from .rows import SKLEARN, Row
-from .timing import Timing, interleave, per_call, per_iteration
+from .timing import Timing, interleave, per_call, per_iteration, settle
 from .workloads import Array, Parameters
 
 #: seeds of the iris fits: one fit alone would measure the luck of its start
@@ -41,26 +39,38 @@ def _mixtures() -> dict[str, Any]:
 
 
 def one_row(budget: float) -> dict[str, Any]:
-    """score_samples of one row of iris with the same three-component model in both."""
+    """score_samples of one row of iris with the same three-component model in all."""
     x = iris()
     theirs = _mixtures()[SKLEARN](3, random_state=0).fit(x)
     p = Parameters("full", theirs.weights_, theirs.means_, theirs.covariances_)
-    ours = _mixtures()["fastgmm"].from_parameters(p.weights, p.means, p.covariances)
-    row = x[:1]
-    truth = oracle.score_samples(row, p)
+    truth = oracle.score_samples(x[:1], p)
+    settle()
     entries: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], float]] = {}
-    for name, model in (("fastgmm", ours), (SKLEARN, theirs)):
+    for kind in ADAPTERS:
+        reason = kind.cannot("score", "full", "float64")
+        if reason is not None or kind.yardstick:
+            entries[kind.name] = {
+                "missing": reason or kind.note,
+                "installed": kind.missing() is None,
+            }
+            continue
+        adapter = kind(p, "float64")
+        row = adapter.rows(x[:1])
         begin = time.perf_counter()
-        difference = float(np.max(np.abs(model.score_samples(row) - truth)))
-        entries[name] = {
+        difference = float(np.max(np.abs(np.asarray(adapter.score(row)) - truth)))
+        entries[kind.name] = {
             "first_call_seconds": time.perf_counter() - begin,
             "max_difference": difference,
         }
-        if difference > 1e-8:
-            entries[name]["disagrees"] = f"differs from the float64 oracle by {difference:.1e}"
+        if not difference <= 1e-8:
+            entries[kind.name]["disagrees"] = (
+                f"differs from the float64 oracle by {difference:.1e} (limit 1e-08)"
+            )
             continue
-        calls[name] = lambda m=model: per_call(lambda: m.score_samples(row))  # type: ignore[misc]
+        calls[kind.name] = lambda a=adapter, r=row: per_call(  # type: ignore[misc]
+            lambda: a.score(r)
+        )
     return _row(
         "score-one-row",
         "score_samples, 1 row, f64",
@@ -110,7 +120,7 @@ def threads(row: Row, budget: float) -> dict[str, Any]:
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     workload = row.workload()
     adapter = FastGMM(workload.start, row.precision)
-    short, long = row.iterations
+    short, long = row.iterations or (1, 4)
 
     def with_threads(count: int, call: Callable[[], Any]) -> Any:
         numba.set_num_threads(count)
@@ -169,12 +179,9 @@ print(json.dumps({
 def start_up() -> dict[str, Any]:
     """Import and first-fit seconds of fresh processes, with cold and with warm code caches."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-        root = Path(__file__).resolve().parent.parent
-        paths = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment = {**fresh.environment(), "NUMBA_CACHE_DIR": folder}
 
-        def fresh() -> dict[str, Any]:
+        def once_more() -> dict[str, Any]:
             found = subprocess.run(
                 [sys.executable, "-c", _IMPORT],
                 env=environment,
@@ -184,8 +191,8 @@ def start_up() -> dict[str, Any]:
             )
             return dict(json.loads(found.stdout.splitlines()[-1]))
 
-        cold = fresh()
-        warm = min((fresh() for _ in range(3)), key=lambda r: r["first_fit_adds"])
+        cold = once_more()
+        warm = min((once_more() for _ in range(3)), key=lambda r: r["first_fit_adds"])
     return {
         "cold": cold,
         "warm": warm,
@@ -212,6 +219,7 @@ def _row(
         entries[key]["seconds"] = timing.summary()
     return {
         "name": name,
+        "group": "Small data",
         "title": title,
         "workload": workload,
         "unit": unit,
@@ -220,6 +228,13 @@ def _row(
         "implementations": entries,
         "ratios": ratios(entries, targets),
     }
+
+
+#: rows that are not one pass over many rows, by name
+SMALL: dict[str, Callable[[float], dict[str, Any]]] = {
+    "score-one-row": one_row,
+    "fit-iris": iris_fit,
+}
 
 
 def quiet_convergence() -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 #: Seconds of rest before each measured call: idle BLAS and OpenMP workers spin for a while after
 #: their last task, and would otherwise steal a core from the next implementation.
 SETTLE = 0.05
+#: Seconds of work that the clock can tell well: shorter calls are repeated until they fill it.
+AT_LEAST = 0.05
 
 
 @dataclass
@@ -31,6 +33,16 @@ class Timing:
             "max": max(self.seconds),
             "repeats": len(self.seconds),
         }
+
+
+def settle() -> None:
+    """Take what is alive out of every later collection of garbage.
+
+    Each timed call begins with one, which otherwise costs more than the call.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager
@@ -78,12 +90,15 @@ def interleave(
 
 
 def per_iteration(fit: Callable[[int], object], short: int, long: int) -> float:
-    """Seconds of one iteration as the difference of two fits, so that set-up cancels."""
-    before = once(lambda: fit(short))
-    return (once(lambda: fit(long)) - before) / (long - short)
+    """Seconds of one iteration as the difference of two fits, so that set-up cancels.
+
+    Short fits are repeated until the clock can tell them apart.
+    """
+    before = per_call(lambda: fit(short))
+    return (per_call(lambda: fit(long)) - before) / (long - short)
 
 
-def per_call(call: Callable[[], object], at_least: float = 0.05) -> float:
+def per_call(call: Callable[[], object], at_least: float = AT_LEAST) -> float:
     """Seconds of one short call, from as many calls in a row as fill `at_least` seconds."""
     count = 1
     while True:

@@ -11,16 +11,15 @@ import argparse
 import importlib
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .memory import peak, release, reset_peak, resident
+from . import fresh
 from .provenance import provenance
 from .report import aligned, seconds
+from .resident import peak, release, reset_peak, resident
 from .timing import interleave, once
 
 _SHAPE = (20_000, 64, 16)
@@ -205,15 +204,11 @@ def _memory_case(name: str, task: str, shape: tuple[int, int, int], samples: int
 
 
 def _fresh(name: str, task: str, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.torch_side", "--case", name, task]
-    command += ["--rows", str(options.rows), "--samples", str(options.samples)]
-    root = Path(__file__).resolve().parent.parent
-    paths = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    found = subprocess.run(
-        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return dict(json.loads(found.stdout.splitlines()[-1]))
+    sizes = ["--rows", str(options.rows), "--samples", str(options.samples)]
+    found = fresh.run("benchmarks.torch_side", ["--case", name, task, *sizes])
+    if "failed" in found:
+        raise RuntimeError(f"{name}, {task}: {found['failed']}")
+    return found
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -15,13 +15,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import oracle as host_oracle  # noqa: E402
+from benchmarks.adapters import FastGMM, PlainTorch  # noqa: E402
 from benchmarks.gpu import ceilings, data, oracle, suite  # noqa: E402
-from benchmarks.gpu.adapters import FastGMM  # noqa: E402
-from benchmarks.gpu.adapters.plain import PlainTorch  # noqa: E402
 from benchmarks.gpu.floors import set_floors  # noqa: E402
-from benchmarks.gpu.measure import Clock, measure  # noqa: E402
 from benchmarks.gpu.report import text, times  # noqa: E402
 from benchmarks.gpu.rows import MODES, ROWS, STATED_FLOORS, shrunk  # noqa: E402
+from benchmarks.measure import measure  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 from benchmarks.workloads import draw_truth  # noqa: E402
 
@@ -32,6 +31,10 @@ STRUCTURES = ("full", "tied", "diag", "spherical")
 
 def _row(structure, task="fit", shape=(300, 4, 5), precision="float32"):
     return Row("row", "row", task, structure, shape, precision)
+
+
+def _measure(row, *adapters, seconds=60.0):
+    return measure(row, 0.01, adapters=adapters, device=CPU, seconds=seconds)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -69,7 +72,7 @@ def test_rows_are_drawn_from_the_mixture_of_the_host(structure):
 
 def test_a_row_has_times_and_errors():
     row = _row("diag", "score", precision="float64")
-    found = measure(row, CPU, Clock(60.0), 0.01, adapters=(FastGMM, PlainTorch))
+    found = _measure(row, FastGMM, PlainTorch)
     assert set(found["implementations"]) == {"fastgmm", "plain PyTorch"}
     for entry in found["implementations"].values():
         assert entry["seconds"]["repeats"] >= 2
@@ -78,7 +81,7 @@ def test_a_row_has_times_and_errors():
 
 
 def test_kmeans_that_ends_early_has_no_time():
-    found = measure(_row("spherical", "kmeans"), CPU, Clock(60.0), 0.01, adapters=(FastGMM,))
+    found = _measure(_row("spherical", "kmeans"), FastGMM)
     for entry in found["implementations"].values():
         assert entry["max_difference"] < 1e-5
         assert "no label changed" in entry["failed"]
@@ -125,11 +128,11 @@ class _Fails(PlainTorch):
 
 def test_what_is_wrong_or_fails_has_no_time_and_stops_nothing():
     kinds = (_Wrong, _Greedy, _Hasty, _Fails, PlainTorch)
-    found = measure(_row("full"), CPU, Clock(60.0), 0.01, adapters=kinds)
+    found = _measure(_row("full"), *kinds)
     entries = found["implementations"]
     assert entries["wrong"]["disagrees"].startswith("differs from the float64 oracle by 1.0e-01")
     assert entries["greedy"]["failed"] == "out of memory: tried to allocate too much"
-    assert entries["hasty"]["failed"] == "RuntimeError: ran 1 of 2 iterations"
+    assert entries["hasty"]["failed"] == "ran 1 of 2 iterations"
     assert entries["fails later"]["failed"] == "RuntimeError: tired"
     assert {name for name, entry in entries.items() if "seconds" in entry} == {
         "plain PyTorch, highest",
@@ -141,9 +144,9 @@ def test_what_is_wrong_or_fails_has_no_time_and_stops_nothing():
 
 
 def test_nothing_is_started_after_the_time_of_a_row():
-    found = measure(_row("full"), CPU, Clock(0.0), 0.01, adapters=(PlainTorch,))
+    found = _measure(_row("full"), PlainTorch, seconds=0.0)
     for entry in found["implementations"].values():
-        assert entry["missing"].endswith("the time of the row was over")
+        assert entry["skipped"] == "the time of the row was over"
 
 
 def _measured(row, mode, median):
@@ -244,7 +247,7 @@ def test_the_command_on_the_cpu(tmp_path):
             assert entry["seconds"]["repeats"] >= 2
             assert entry["fraction"] > 0
             assert entry.get("rms_nats", 0.0) < 1e-5
-            assert entry.get("max_difference", 0.0) < 1e-12
+            assert "rms_nats" in entry or entry["max_difference"] < 1e-12
         assert "seconds" in entries["scikit-learn"]
     assert result["provenance"]["device"]["type"] == "cpu"
     assert result["provenance"]["versions"]["torch"] == torch.__version__

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from .base import Adapter, Fitted
-from .fastgmm import FastGMM
+from .base import Adapter, Fitted, TensorAdapter
+from .distributions import TorchDistributions, Zuko
+from .fastgmm import FastGMM, Reference, VisitingAll
+from .gmmx import Gmmx
 from .matmul import MatMul
 from .onedal import OneDAL
+from .plain import PlainTorch
+from .pomegranate import Pomegranate
 from .sklearn import ScikitLearn
+from .torchgmm import TorchGMM
 
-ADAPTERS: tuple[type[Adapter], ...] = (FastGMM, ScikitLearn, OneDAL, MatMul)
+#: in the order in which they are checked, timed and shown
+ADAPTERS: tuple[type[Adapter], ...] = (
+    FastGMM,
+    ScikitLearn,
+    OneDAL,
+    PlainTorch,
+    TorchDistributions,
+    TorchGMM,
+    Gmmx,
+    Pomegranate,
+    Zuko,
+    Reference,
+    MatMul,
+)
 
-__all__ = ["ADAPTERS", "Adapter", "FastGMM", "Fitted", "MatMul", "OneDAL", "ScikitLearn", "by_name"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "FastGMM",
+    "Fitted",
+    "MatMul",
+    "OneDAL",
+    "PlainTorch",
+    "Reference",
+    "ScikitLearn",
+    "TensorAdapter",
+    "VisitingAll",
+    "by_name",
+]
 
 
 def by_name(name: str) -> type[Adapter]:

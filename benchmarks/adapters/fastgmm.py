@@ -1,22 +1,25 @@
-"""fastgmm on the CPU, through its public estimator."""
+"""fastgmm through its public estimator, on arrays and on tensors."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from ..workloads import Array, Parameters
-from .base import Adapter, Fitted
+from ..workloads import Array
+from .base import Adapter, Fitted, to_host
 
 
 class FastGMM(Adapter):
     name = "fastgmm"
     package = "fastgmm"
-    tasks = frozenset({"score", "fit", "kmeans"})
+    tasks = frozenset({"score", "predict", "fit", "kmeans"})
     structures = frozenset({"full", "tied", "diag", "spherical"})
-    note = "device='cpu'"
+    modes = ("highest", "high", "medium")
+    compiles_shapes = True
+    #: the backend on a host: "cpu" for Numba, "interpreter" for Triton's
+    host_backend: ClassVar[str] = "cpu"
+    #: arguments of the estimator that no other implementation has
+    settings: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def version(cls) -> str | None:
@@ -27,58 +30,86 @@ class FastGMM(Adapter):
             return None
         return getattr(fastgmm, "__version__", None)
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        precision: str,
-        reg_covar: float = 0.0,
-        *,
-        skip: bool = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(parameters, precision, reg_covar)
+    def prepare(self) -> None:
         from fastgmm import GaussianMixture
 
-        self._skip = skip
-        p = parameters
+        p = self.parameters
+        settings = {"device": self._where(), "precision": self.mode, **self.settings}
         self._arguments: dict[str, Any] = {
             "n_components": p.n_components,
             "covariance_type": p.structure,
             "tol": 0.0,
-            "reg_covar": reg_covar,
-            "weights_init": p.weights.astype(precision),
-            "means_init": p.means.astype(precision),
-            "precisions_init": p.precisions.astype(precision),
-            "device": "cpu",
+            "reg_covar": self.reg_covar,
+            "weights_init": p.weights,
+            "means_init": p.means,
+            "precisions_init": p.precisions,
             **settings,
         }
         self._class = GaussianMixture
         self._scorer = GaussianMixture.from_parameters(
-            p.weights, p.means, p.covariances, covariance_type=p.structure, device="cpu"
+            p.weights, p.means, p.covariances, covariance_type=p.structure, **settings
         )
 
-    def score(self, x: Array) -> Array:
-        return np.asarray(self._scorer.score_samples(x))
+    def _where(self) -> str:
+        return "cuda" if getattr(self.device, "type", "cpu") == "cuda" else self.host_backend
 
-    def predict(self, x: Array) -> Array:
-        return np.asarray(self._scorer.predict(x))
+    def score(self, x: Any) -> Any:
+        return self._scorer.score_samples(x)
 
-    def fit(self, x: Array, n_iter: int) -> Fitted:
+    def predict(self, x: Any) -> Any:
+        return self._scorer.predict(x)
+
+    def fit(self, x: Any, n_iter: int) -> Fitted:
         from sklearn.exceptions import ConvergenceWarning
 
-        if not self._skip:
-            return self._fit_visiting_all(x, n_iter)
         with warnings.catch_warnings():
             # tol = 0 never converges, by intention
             warnings.simplefilter("ignore", ConvergenceWarning)
             model = self._class(max_iter=n_iter, **self._arguments).fit(x)
-        return Fitted(
-            Parameters(self.parameters.structure, model.weights_, model.means_, model.covariances_),
-            int(model.n_iter_),
-        )
+        return self.fitted(model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
-    def _fit_visiting_all(self, x: Array, n_iter: int) -> Fitted:
-        """The same loop on a backend that leaves nothing out, which no argument asks for."""
+    def kmeans(self, x: Any, n_iter: int) -> Array:
+        from fastgmm.backends import choose
+        from fastgmm.kmeans import kmeans
+        from fastgmm.sources import ArraySource
+
+        class CountedPasses(ArraySource):
+            """Rows that know how often they were read: k-means ends where no label changes."""
+
+            passes = 0
+
+            def __iter__(self) -> Any:
+                self.passes += 1
+                return super().__iter__()
+
+        home = None if self.device is None else str(x.device)
+        backend, _ = choose(self._where(), home, self.mode)
+        source = CountedPasses(backend.rows(x))
+        start = backend.own(self.parameters.means)
+        # variance scales the tolerance only, which is 0
+        centres, _ = kmeans(source, start, backend, 1.0, max_iter=n_iter, tol=0.0)
+        if source.passes != n_iter:
+            raise RuntimeError(f"no label changed after {source.passes} of {n_iter} iterations")
+        return to_host(centres)
+
+
+class Reference(FastGMM):
+    """The backend that the kernels are tested against."""
+
+    name = "fastgmm reference"
+    modes = ("highest",)
+    note = "device='reference': plain float64 NumPy, or torch on tensors, whatever the rows are"
+
+    def _where(self) -> str:
+        return "reference"
+
+
+class VisitingAll(FastGMM):
+    """The same loop on a CPU backend that leaves nothing out, which no argument asks for."""
+
+    name = "fastgmm, nothing skipped"
+
+    def fit(self, x: Array, n_iter: int) -> Fitted:
         from fastgmm import covariance
         from fastgmm.backends.cpu import CPUBackend
         from fastgmm.em import fit
@@ -98,15 +129,4 @@ class FastGMM(Adapter):
             backend=CPUBackend(skip=False),
         )
         m = result.model
-        return Fitted(Parameters(p.structure, m.weights, m.means, m.covariances), result.n_iter)
-
-    def kmeans(self, x: Array, n_iter: int) -> Array:
-        from fastgmm.backends import choose
-        from fastgmm.kmeans import kmeans
-        from fastgmm.sources import ArraySource
-
-        backend, _ = choose("cpu")
-        start = self.parameters.means
-        # variance scales the tolerance only, which is 0
-        centres, _ = kmeans(ArraySource(x), start, backend, 1.0, max_iter=n_iter, tol=0.0)
-        return centres
+        return self.fitted(m.weights, m.means, m.covariances, result.n_iter)

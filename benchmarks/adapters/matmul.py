@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..workloads import Array, Parameters
+from ..workloads import Array
 from .base import Adapter
 
 
@@ -19,16 +19,17 @@ class MatMul(Adapter):
     package = "numpy"
     tasks = frozenset({"score"})
     structures = frozenset({"full"})
-    note = "the products alone; twice the arithmetic of the triangle"
+    on_devices = False
+    yardstick = True
+    note = "a yardstick: the products alone, twice the arithmetic of the triangle"
     #: rows per product, the fastest of 64 to 4096 at K D = 2048
     chunk = 1024
 
-    def __init__(self, parameters: Parameters, precision: str, reg_covar: float = 0.0) -> None:
-        super().__init__(parameters, precision, reg_covar)
-        u = parameters.precisions_cholesky.astype(precision)
+    def prepare(self) -> None:
+        u = self.own(self.parameters.precisions_cholesky)
         # One wide product per chunk: faster than K narrow ones, so the fairer yardstick.
         self._factors = np.ascontiguousarray(np.concatenate(list(u), axis=1))
-        self._buffer = np.empty((self.chunk, self._factors.shape[1]), dtype=precision)
+        self._buffer = np.empty((self.chunk, self._factors.shape[1]), dtype=self.precision)
 
     def score(self, x: Array) -> Array:
         """Run the products; the (N,) result is zeros and only fills the interface."""

@@ -7,7 +7,7 @@ import importlib.util
 
 import numpy as np
 
-from ..workloads import Array, Parameters
+from ..workloads import Array
 from .base import Adapter, Fitted
 
 _STORAGE = {"full": "full", "diag": "diagonal"}
@@ -19,6 +19,7 @@ class OneDAL(Adapter):
     package = "scikit-learn-intelex"
     tasks = frozenset({"fit"})
     structures = frozenset(_STORAGE)
+    on_devices = False
     note = "em_gmm: full and diagonal, no scoring; regularises ill-conditioned covariances alone"
 
     @classmethod
@@ -27,13 +28,12 @@ class OneDAL(Adapter):
             return "daal4py (in the package scikit-learn-intelex) is not installed"
         return None
 
-    def __init__(self, parameters: Parameters, precision: str, reg_covar: float = 0.0) -> None:
-        super().__init__(parameters, precision, reg_covar)
+    def prepare(self) -> None:
+        p = self.parameters
         self._daal4py = importlib.import_module("daal4py")
-        self._weights = parameters.weights[None].astype(precision)
-        self._means = parameters.means.astype(precision)
-        covariances = parameters.covariances.astype(precision)
-        if parameters.structure == "diag":
+        self._weights, self._means = self.own(p.weights[None]), self.own(p.means)
+        covariances = self.own(p.covariances)
+        if p.structure == "diag":
             covariances = covariances[:, None]  # it wants one (1, D) table per component
         self._covariances = list(covariances)
 
@@ -52,7 +52,5 @@ class OneDAL(Adapter):
         if structure == "diag":
             covariances = covariances[:, 0]
         # A threshold of 0 still stops when the goal no longer changes, so the count is read back.
-        return Fitted(
-            Parameters(structure, result.weights.ravel(), result.means, covariances),
-            int(result.nIterations[0, 0]),
-        )
+        count = int(result.nIterations[0, 0])
+        return self.fitted(result.weights.ravel(), result.means, covariances, count)

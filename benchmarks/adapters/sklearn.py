@@ -1,71 +1,95 @@
-"""scikit-learn's GaussianMixture and KMeans."""
+"""scikit-learn's GaussianMixture and KMeans, on arrays and on tensors."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from ..workloads import Array, Parameters
-from .base import Adapter, Fitted
+from ..workloads import Array
+from .base import Adapter, Device, Fitted
 
 
 class ScikitLearn(Adapter):
     name = "scikit-learn"
     package = "scikit-learn"
-    tasks = frozenset({"score", "fit", "kmeans"})
+    tasks = frozenset({"score", "predict", "fit", "kmeans"})
     structures = frozenset({"full", "tied", "diag", "spherical"})
     extra_passes = 1
-    note = "a fit ends with one more E-step; float32 rows are computed in float32"
+    note = (
+        "a fit ends with one more E-step; float32 rows are computed in float32; tensors by"
+        " array_api_dispatch"
+    )
 
-    def __init__(self, parameters: Parameters, precision: str, reg_covar: float = 0.0) -> None:
-        super().__init__(parameters, precision, reg_covar)
+    @classmethod
+    def cannot(cls, task: str, structure: str, precision: str, device: Device = None) -> str | None:
+        if device is not None and task == "kmeans":
+            return "scikit-learn's KMeans takes no tensors"
+        # scipy reads it when it is first imported
+        if device is not None and os.environ.get("SCIPY_ARRAY_API") != "1":
+            return "scikit-learn takes tensors with SCIPY_ARRAY_API=1 in the environment alone"
+        return super().cannot(task, structure, precision, device)
+
+    def prepare(self) -> None:
         from sklearn.mixture import GaussianMixture
 
-        p = parameters
+        p = self.parameters
         self._arguments: dict[str, Any] = {
             "n_components": p.n_components,
             "covariance_type": p.structure,
             "tol": 0.0,
-            "reg_covar": reg_covar,
-            "weights_init": p.weights.astype(precision),
-            "means_init": p.means.astype(precision),
-            "precisions_init": p.precisions.astype(precision),
+            "reg_covar": self.reg_covar,
+            "weights_init": self.own(p.weights),
+            "means_init": self.own(p.means),
+            "precisions_init": self.own(p.precisions),
         }
+        if self.device is not None:
+            # all of the start is given; k-means, the default, refuses tensors
+            self._arguments["init_params"] = "random"
         self._class = GaussianMixture
         self._scorer = GaussianMixture(p.n_components, covariance_type=p.structure)
-        self._scorer.weights_ = p.weights.astype(precision)
-        self._scorer.means_ = p.means.astype(precision)
-        self._scorer.covariances_ = p.covariances.astype(precision)
-        self._scorer.precisions_cholesky_ = p.precisions_cholesky.astype(precision)
+        self._scorer.weights_ = self.own(p.weights)
+        self._scorer.means_ = self.own(p.means)
+        self._scorer.covariances_ = self.own(p.covariances)
+        self._scorer.precisions_cholesky_ = self.own(p.precisions_cholesky)
 
-    def score(self, x: Array) -> Array:
-        return np.asarray(self._scorer.score_samples(x))
+    def score(self, x: Any) -> Any:
+        with self._settings():
+            return self._scorer.score_samples(x)
 
-    def predict(self, x: Array) -> Array:
-        return np.asarray(self._scorer.predict(x))
+    def predict(self, x: Any) -> Any:
+        with self._settings():
+            return self._scorer.predict(x)
 
-    def fit(self, x: Array, n_iter: int) -> Fitted:
-        from sklearn.exceptions import ConvergenceWarning
-
-        with warnings.catch_warnings():
-            # tol = 0 never converges, by intention
-            warnings.simplefilter("ignore", ConvergenceWarning)
+    def fit(self, x: Any, n_iter: int) -> Fitted:
+        with self._settings():
             model = self._class(max_iter=n_iter, **self._arguments).fit(x)
-        return Fitted(
-            Parameters(self.parameters.structure, model.weights_, model.means_, model.covariances_),
-            int(model.n_iter_),
-        )
+        return self.fitted(model.weights_, model.means_, model.covariances_, int(model.n_iter_))
 
     def kmeans(self, x: Array, n_iter: int) -> Array:
         from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
 
-        start = self.parameters.means.astype(self.precision)
+        start = self.own(self.parameters.means)
         model = KMeans(
             len(start), init=start, n_init=1, max_iter=n_iter, tol=0.0, algorithm="lloyd"
         )
-        with warnings.catch_warnings():
+        with self._settings():
+            model.fit(x)
+        if model.n_iter_ != n_iter:
+            raise RuntimeError(f"no label changed after {model.n_iter_} of {n_iter} iterations")
+        return np.asarray(model.cluster_centers_)
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        from sklearn import config_context
+        from sklearn.exceptions import ConvergenceWarning
+
+        dispatch = self.device is not None
+        with warnings.catch_warnings(), config_context(array_api_dispatch=dispatch):
+            # tol = 0 never converges, by intention
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return np.asarray(model.fit(x).cluster_centers_)
+            yield

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..clock import Clock
 from .rows import ROWS, shrunk
 
 DEVICES = ("cuda", "interpreter", "cpu")
@@ -27,14 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["TRITON_INTERPRET"] = "1"
     import torch
 
+    from ..adapters import FastGMM
+    from ..measure import measure
     from ..small import quiet_convergence
     from . import suite
-    from .adapters import FastGMM
     from .ceilings import measure as measure_ceilings
     from .ceilings import published
-    from .device import settle
     from .floors import set_floors
-    from .measure import Clock, measure
     from .report import text
 
     cuda = options.device == "cuda"
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("torch finds no CUDA device; --device cpu or interpreter runs without one")
         return 2
     quiet_convergence()
-    FastGMM.host_backend = options.device
+    FastGMM.host_backend = "cpu" if cuda else options.device
     clock = Clock(options.seconds)
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     tests: dict[str, Any] = {"summary": "not run"}
@@ -53,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     _say("ceilings")
     rates = measure_ceilings(device, quick=options.quick)
     result: dict[str, Any] = {
+        "suite": "gpu",
         "provenance": _provenance(device, options.commit),
         "settings": {
             key: getattr(options, key) for key in ("device", "quick", "seconds", "tests", "budget")
@@ -65,17 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [row for row in ROWS if not options.rows or row.name in options.rows]
     budget = options.budget or (0.2 if options.quick else 1.0)
     for i, row in enumerate(chosen):
-        left = clock.left()
-        if left <= 0:
+        if clock.left() <= 0:
             _say(f"{row.title}: the time of the run was over")
             result.setdefault("not_run", []).append(row.name)
             continue
         if options.quick:
             row = shrunk(row, tiny=not cuda)
         # a row may take twice its share of what is left; those before it were more important
-        limit = Clock(min(left, max(10.0, 2 * left / (len(chosen) - i))))
-        settle()
-        result["rows"].append(measure(row, device, limit, budget, _say))
+        limit = clock.share(len(chosen) - i, least=10.0).left()
+        found = measure(row, budget, _say, _on_devices(), device=device, seconds=limit)
+        result["rows"].append(found)
         # rates are published for, and floors stated at, the full shapes
         set_floors(result["rows"], rates, None if options.quick else result["published_rates"])
         _write(options.json, result)
@@ -87,15 +87,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _on_devices() -> tuple[Any, ...]:
+    from ..adapters import ADAPTERS
+
+    return tuple(kind for kind in ADAPTERS if kind.on_devices)
+
+
 def _provenance(device: Any, commit: str | None) -> dict[str, Any]:
     from .. import provenance
-    from .adapters import ADAPTERS
     from .device import facts
 
     found = provenance.provenance()
     device_facts = facts(device)
-    versions = {kind.name: kind.version() for kind in ADAPTERS}
-    found["versions"] = {**found["versions"], **device_facts.pop("versions"), **versions}
+    found["versions"] = {**found["versions"], **device_facts.pop("versions")}
     found["device"] = device_facts
     if commit is not None:
         found["commit"] = commit

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 
+from ..adapters.plain import float32_products
 from ..timing import once
 from .device import synchronise
 
@@ -28,17 +28,6 @@ _DTYPES = {
     "float32": torch.float32,
     "float64": torch.float64,
 }
-
-
-@contextmanager
-def float32_products(mode: str) -> Iterator[None]:
-    """torch's own float32 products in this precision; "medium" and "high" are TF32 in cuBLAS."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(mode)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def measure(device: torch.device, *, quick: bool = False) -> dict[str, float]:

@@ -48,15 +48,6 @@ def free(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def settle() -> None:
-    """Take what the loaded packages hold out of every later collection of garbage.
-
-    Each timed call begins with one, which otherwise costs more than the call.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def peak_memory(device: torch.device, call: Callable[[], object]) -> int | None:
     """Bytes that torch allocated at most during a call, beyond what was there before."""
     if device.type != "cuda":

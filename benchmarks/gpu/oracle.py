@@ -25,6 +25,12 @@ def score_samples(x: Tensor, p: Parameters) -> Tensor:
     return torch.cat([torch.logsumexp(_log_joint(rows, here), dim=1) for rows in _blocks(x)])
 
 
+def predict(x: Tensor, p: Parameters) -> Tensor:
+    """Most probable component of every row, (N,)."""
+    here = _OnDevice(p, x.device)
+    return torch.cat([_log_joint(rows, here).argmax(dim=1) for rows in _blocks(x)])
+
+
 def fit(x: Tensor, p: Parameters, n_iter: int) -> Parameters:
     """The parameters after so many EM iterations."""
     for _ in range(n_iter):

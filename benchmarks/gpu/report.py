@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..report import aligned, seconds, unsteady
-from .adapters import ADAPTERS
+from ..adapters import ADAPTERS
+from ..report import absences, aligned, error_of, reasons, seconds, time_of, unsteady
 
 _TIMES = """
 medians of calls in turns; x = time over that of fastgmm's first precision; error = root mean square
@@ -72,7 +72,7 @@ def times(rows: list[dict[str, Any]]) -> str:
                 spread = f"{seconds(found['min'])} to {seconds(found['max'])}"
                 ratio = f"{found['median'] / own[0]:.2f}" if own else "-"
             lines.append(
-                (title, name, _time(entry), spread, ratio, _error(entry), _memory(entry),
+                (title, name, time_of(entry), spread, ratio, error_of(entry), _memory(entry),
                  str(entry["passes"]))
             )  # fmt: skip
             title = ""
@@ -96,7 +96,7 @@ def floors(rows: list[dict[str, Any]]) -> str:
                 target = f"{entry['target']:.0%} {'yes' if entry['reached'] else 'NO'}"
             published = entry.get("published_floor_seconds")
             lines.append(
-                (title, mode, _time(entry), seconds(entry["floor_seconds"]),
+                (title, mode, time_of(entry), seconds(entry["floor_seconds"]),
                  _share(entry.get("fraction")), "-" if published is None else seconds(published),
                  _share(entry.get("published_fraction")), target,
                  *(f"{calls[key]:.1f}" if key in calls else "-" for key in ("launches", "waits")))
@@ -114,18 +114,9 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
             f"{row['title']}: {row['workload']}; time of {row['unit']}; {overlap['active']:.1f}"
             f" active and {overlap['effective']:.1f} effective components per row"
         )
-        for name, entry in row["implementations"].items():
-            for key, ending in (("disagrees", ": no time is shown"), ("slow", ""), ("failed", "")):
-                if key in entry:
-                    found.append(f"  {name}: {entry[key]}{ending}")
-    found += [f"{kind.name}: {kind.note}" for kind in ADAPTERS if kind.note]
-    missing = {
-        entry["missing"]
-        for row in rows
-        for entry in row["implementations"].values()
-        if "missing" in entry
-    }
-    return found + [f"absent: {reason}" for reason in sorted(missing)]
+        found += [f"  {reason}" for reason in reasons(row)]
+    found += [f"{kind.name}: {kind.note}" for kind in ADAPTERS if kind.note and kind.on_devices]
+    return found + absences(rows)
 
 
 def unsteady_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -135,20 +126,6 @@ def unsteady_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 def _own(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: e for name, e in row["implementations"].items() if e.get("own")}
-
-
-def _time(entry: dict[str, Any]) -> str:
-    if "seconds" in entry:
-        return seconds(entry["seconds"]["median"])
-    for key, word in (("disagrees", "wrong"), ("failed", "failed"), ("slow", "slow")):
-        if key in entry:
-            return word
-    return "-"
-
-
-def _error(entry: dict[str, Any]) -> str:
-    value = entry.get("rms_nats", entry.get("max_difference"))
-    return "-" if value is None else f"{value:.1e}"
 
 
 def _memory(entry: dict[str, Any]) -> str:

@@ -205,12 +205,14 @@ class ChunkPass:
         else:
             run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
             run(*arguments, skip=skip, launch=self._expect)
-        kernels.combine(*(a.flatten(1) for a in (top, total, label)), launch=self._row)
+        # Views, for the result is written to the first of the groups.
+        top, total, label = (a.view(len(a), -1) for a in (top, total, label))
+        kernels.combine(top, total, label, launch=self._row)
 
     def finish(self, norm: Tensor | None = None, best: Tensor | None = None) -> None:
         """Write the log-likelihoods, and the labels with -1 for rows that nothing reaches."""
-        found = (a[0].flatten() for a in (self._top, self._total, self._label))
-        kernels.finish(*found, norm, best, launch=self._row)
+        top, total, label = (a[0].flatten() for a in (self._top, self._total, self._label))
+        kernels.finish(top, total, label, norm, best, launch=self._row)
 
     def respond(self, lp: Tensor, *, log: bool) -> None:
         """Turn the log-probabilities of the last chunk into responsibilities, in place."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import torch
+from ..workloads import Array
+from .base import Fitted, TensorAdapter, to_host
 
-from ...adapters import Fitted
-from ...workloads import Array
-from ..ceilings import float32_products
-from .base import Tensor, TensorAdapter, to_host
+#: a torch.Tensor; torch is imported by what is called, so that this file can be read without it
+Tensor = Any
 
 
 @dataclass
@@ -29,30 +31,33 @@ class PlainTorch(TensorAdapter):
 
     name = "plain PyTorch"
     package = "torch"
-    tasks = frozenset({"score", "fit", "kmeans"})
+    tasks = frozenset({"score", "predict", "fit", "kmeans"})
     structures = frozenset({"full", "tied", "diag", "spherical"})
     modes = ("highest", "medium")
     note = "eager, by chunks of rows; statistics in the precision of the rows"
 
     def score(self, x: Tensor) -> Tensor:
-        with float32_products(self.mode):
-            score = self._scorer(self._start())
-            return torch.cat([score(rows).logsumexp(dim=1) for rows in self._rows(x)])
+        return self._of_rows(x, lambda log_prob: log_prob.logsumexp(dim=1))
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self._of_rows(x, lambda log_prob: log_prob.argmax(dim=1))
 
     def fit(self, x: Tensor, n_iter: int) -> Fitted:
-        state = self._start()
+        state, x = self._start(), self.rows(x)
         with float32_products(self.mode):
             for _ in range(n_iter):
                 state = self._iterate(x, state)
         return self.fitted(state.weights, state.means, state.covariances, n_iter)
 
     def kmeans(self, x: Tensor, n_iter: int) -> Array:
-        centres = self.tensor(self.parameters.means).clone()
+        import torch
+
+        centres = self.own(self.parameters.means).clone()
         with float32_products(self.mode):
             for _ in range(n_iter):
                 sums, counts = torch.zeros_like(centres), torch.zeros_like(centres[:, 0])
                 half = 0.5 * (centres**2).sum(dim=1)
-                for rows in self.chunks(x, len(centres)):
+                for rows in self.chunks(self.rows(x), len(centres)):
                     labels = (rows @ centres.T - half).argmax(dim=1)
                     sums.index_add_(0, labels, rows)
                     counts += torch.bincount(labels, minlength=len(centres))
@@ -60,16 +65,25 @@ class PlainTorch(TensorAdapter):
                 centres = torch.where(found[:, None], sums / counts.clamp(min=1)[:, None], centres)
         return to_host(centres)
 
-    def _rows(self, x: Tensor):
+    def _of_rows(self, x: Tensor, call: Callable[[Tensor], Tensor]) -> Tensor:
+        import torch
+
+        with float32_products(self.mode):
+            score = self._scorer(self._start())
+            return torch.cat([call(score(rows)) for rows in self._chunks(self.rows(x))])
+
+    def _chunks(self, x: Tensor) -> Iterator[Tensor]:
         p = self.parameters
         yield from self.chunks(x, p.n_components * (p.n_features if p.structure == "full" else 1))
 
     def _start(self) -> _State:
         p = self.parameters
-        return _State(self.tensor(p.weights), self.tensor(p.means), self.tensor(p.covariances))
+        return _State(self.own(p.weights), self.own(p.means), self.own(p.covariances))
 
-    def _scorer(self, s: _State):
+    def _scorer(self, s: _State) -> Callable[[Tensor], Tensor]:
         """The function from rows to their weighted log-probabilities, (n, K)."""
+        import torch
+
         structure, d = self.parameters.structure, s.means.shape[1]
         constant = s.weights.log() - 0.5 * d * math.log(2 * math.pi)
         if structure in ("full", "tied"):
@@ -92,12 +106,14 @@ class PlainTorch(TensorAdapter):
         return lambda rows: constant - 0.5 * (rows**2 @ precisions.T - 2 * rows @ linear.T + rest)
 
     def _iterate(self, x: Tensor, s: _State) -> _State:
+        import torch
+
         structure = self.parameters.structure
         score = self._scorer(s)
         counts, first = torch.zeros_like(s.weights), torch.zeros_like(s.means)
         shape = s.covariances.shape if structure in ("full", "tied") else s.means.shape
         second = torch.zeros(shape, dtype=x.dtype, device=x.device)
-        for rows in self._rows(x):
+        for rows in self._chunks(x):
             resp = score(rows).softmax(dim=1)
             counts += resp.sum(dim=0)
             first += resp.T @ rows
@@ -124,3 +140,16 @@ class PlainTorch(TensorAdapter):
 def _squares(rows: Tensor, means: Tensor) -> Tensor:
     """|x - mu|^2 for every row and mean, expanded."""
     return (rows**2).sum(dim=1)[:, None] - 2 * rows @ means.T + (means**2).sum(dim=1)
+
+
+@contextmanager
+def float32_products(mode: str) -> Iterator[None]:
+    """torch's own float32 products in this precision; "medium" and "high" are TF32 in cuBLAS."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(mode)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,77 @@
+"""gmmx, on JAX."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .base import Device, Fitted, TensorAdapter
+
+
+class Gmmx(TensorAdapter):
+    name = "gmmx"
+    package = "gmmx"
+    tasks = frozenset({"score", "predict", "fit"})
+    structures = frozenset({"full", "diag"})
+    precisions = frozenset({"float32"})
+    compiles_shapes = True
+    memory_counted = False
+    note = (
+        "float32 products in full precision; a whole fit is one compiled program; on a GPU its"
+        " memory comes from the driver and is not kept"
+    )
+
+    @classmethod
+    def cannot(cls, task: str, structure: str, precision: str, device: Device = None) -> str | None:
+        reason = super().cannot(task, structure, precision, device)
+        if reason is None and getattr(device, "type", "cpu") == "cuda":
+            # else JAX takes most of the memory at once and keeps it, and the others run short
+            os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
+            import jax
+
+            if jax.default_backend() != "gpu":
+                return "the installed JAX knows no GPU"
+        return reason
+
+    def prepare(self) -> None:
+        import gmmx
+        import jax
+
+        self._jax, self._gmmx = jax, gmmx
+        p = self.parameters
+        means, covariances, weights = (
+            self.rows(self.own(a)) for a in (p.means, p.covariances, p.weights)
+        )
+        self._start = gmmx.GaussianMixtureModelJax.from_squeezed(
+            means, covariances, weights, p.structure
+        )
+
+    def rows(self, x: Any) -> Any:
+        if isinstance(x, self._jax.Array):
+            return x
+        return self._jax.numpy.from_dlpack(super().rows(x))
+
+    def score(self, x: Any) -> Any:
+        return self._result(self._start.score_samples, x)
+
+    def predict(self, x: Any) -> Any:
+        return self._result(self._start.predict, x)
+
+    def _result(self, call: Any, x: Any) -> Any:
+        import torch
+
+        with self._jax.default_matmul_precision("highest"):
+            found = call(self.rows(x)).block_until_ready()
+        return torch.from_dlpack(found).reshape(-1)
+
+    def fit(self, x: Any, n_iter: int) -> Fitted:
+        fitter = self._gmmx.EMFitter(max_iter=n_iter, tol=0.0, reg_covar=self.reg_covar)
+        with self._jax.default_matmul_precision("highest"):
+            result = fitter.fit(x=self.rows(x), gmm=self._start)
+        found = result.gmm
+        return self.fitted(
+            found.weights_numpy,
+            found.means_numpy,
+            found.covariances.values_numpy,
+            n_iter=int(result.n_iter),
+        )
