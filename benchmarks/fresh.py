@@ -7,25 +7,36 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def environment() -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
     """The environment in which a checkout that is not installed is found."""
     paths = [str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 
-def run(module: str, arguments: list[str], seconds: float | None = None) -> dict[str, Any]:
-    """What the module printed, or why it did not, as the entry "failed"."""
+def run(
+    module: str,
+    arguments: list[str],
+    seconds: float | None = None,
+    *,
+    launcher: Sequence[str] = (),
+    **more: str,
+) -> dict[str, Any]:
+    """What the module printed, or why it did not, as the entry "failed".
+
+    ``launcher`` is put before it on Python's command line, ``more`` into the environment.
+    """
     try:
         found = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, *launcher, "-m", module, *arguments],
             cwd=ROOT,
-            env=environment(),
+            env=environment(**more),
             capture_output=True,
             text=True,
             timeout=seconds,

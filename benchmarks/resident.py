@@ -20,12 +20,12 @@ def release() -> None:
 
 def resident() -> int:
     """Bytes resident now (Linux), else the highest so far."""
-    return _status("VmRSS") or peak()
+    return status("VmRSS") or peak()
 
 
 def peak() -> int:
     """Bytes resident at the highest, since the last reset where one is possible."""
-    found = _status("VmHWM")
+    found = status("VmHWM")
     if found:
         return found
     unit = 1 if sys.platform == "darwin" else 1024
@@ -41,9 +41,10 @@ def reset_peak() -> bool:
     return True
 
 
-def _status(field: str) -> int:
-    status = Path("/proc/self/status")
-    if not status.exists():
+def status(field: str) -> int:
+    """Bytes that Linux tells of this process under a name, 0 where it does not."""
+    told = Path("/proc/self/status")
+    if not told.exists():
         return 0
-    line = next((t for t in status.read_text().splitlines() if t.startswith(field)), "")
+    line = next((t for t in told.read_text().splitlines() if t.startswith(field)), "")
     return int(line.split()[1]) * 1024 if line else 0

@@ -98,8 +98,8 @@ def per_iteration(fit: Callable[[int], object], short: int, long: int) -> float:
     return (per_call(lambda: fit(long)) - before) / (long - short)
 
 
-def per_call(call: Callable[[], object]) -> float:
-    """Seconds of one short call, from as many calls in a row as fill `AT_LEAST` seconds."""
+def per_call(call: Callable[[], object], at_least: float = AT_LEAST) -> float:
+    """Seconds of one short call, from as many calls in a row as fill `at_least` seconds."""
     count = 1
     while True:
 
@@ -108,9 +108,9 @@ def per_call(call: Callable[[], object]) -> float:
                 call()
 
         seconds = once(many)
-        if seconds >= AT_LEAST:
+        if seconds >= at_least:
             return seconds / count
-        count = max(2 * count, int(1.2 * count * AT_LEAST / max(seconds, 1e-7)))
+        count = max(2 * count, int(1.2 * count * at_least / max(seconds, 1e-7)))
 
 
 def nominal_flops(task: str, structure: str, n: int, k: int, d: int) -> float:

@@ -48,6 +48,8 @@ class Stage:
         Of the starts before.
     failures : list of str
         What failed starts said.
+    n_jitter : int
+        Covariances repaired in this start's iterations.
     done : bool
         Whether ``best`` is the outcome.
     """
@@ -58,6 +60,7 @@ class Stage:
     bounds: list[float] = field(default_factory=list)
     best: EMResult | None = None
     failures: list[str] = field(default_factory=list)
+    n_jitter: int = 0
     done: bool = False
 
 
@@ -194,7 +197,11 @@ class Checkpoint:
             arrays["best.bounds"] = np.array(stage.best.lower_bounds)
             arrays["best.bound"] = np.array(stage.best.lower_bound)
             arrays["best.counts"] = np.array(to_numpy(stage.best.counts))
-            best = {"converged": bool(stage.best.converged), "n_iter": stage.best.n_iter}
+            best = {
+                "converged": bool(stage.best.converged),
+                "n_iter": stage.best.n_iter,
+                "n_jitter": stage.best.n_jitter,
+            }
         document = {
             "format_version": FORMAT_VERSION,
             "settings": self._settings,
@@ -205,6 +212,7 @@ class Checkpoint:
                 "random_state": _plain(stage.random_state),
                 "best": best,
                 "failures": stage.failures,
+                "n_jitter": stage.n_jitter,
                 "done": stage.done,
             },
         }
@@ -220,6 +228,7 @@ class Checkpoint:
                 arrays["best.bounds"].tolist(),
                 float(arrays["best.bound"]),
                 arrays["best.counts"],
+                facts["best"].get("n_jitter", 0),
             )
         return Stage(
             facts["init"],
@@ -228,6 +237,7 @@ class Checkpoint:
             arrays["bounds"].tolist(),
             best,
             list(facts["failures"]),
+            facts.get("n_jitter", 0),
             facts["done"],
         )
 

@@ -78,6 +78,7 @@ def _is_plain(estimator: BaseEstimator, x: Any) -> bool:
         type(x) is np.ndarray
         and x.ndim == 2
         and x.dtype.char in "fd"
+        and x.dtype.isnative
         and x.shape[0] > 0
         and x.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
@@ -103,6 +104,8 @@ def _from_dlpack(x: Any) -> np.ndarray:
 
 def _narrow(x: np.ndarray) -> np.ndarray:
     """Types that NumPy's own conversion would handle badly or in silence."""
+    if not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
     if x.dtype == np.float16:
         return x.astype(np.float32)
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, namespace, to_numpy, to_tensor
+from fastgmm.arrays import Array, namespace, to_numpy, to_tensor, working_dtype
 from fastgmm.backends import Backend, choose
+from fastgmm.budget import check_result
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
 from fastgmm.rows import open_to_score
@@ -66,21 +68,64 @@ def compute_stream(
     parts = (result for result, _ in each_chunk(estimator, source, compute, weighted=weighted))
     if out is not None:
         return write_parts(out, (to_numpy(part) for part in parts), names)
-    found = [part if source.home is None else to_tensor(part, source.home) for part in parts]
+    width, item_bytes = len(names), working_dtype(source.dtype).itemsize
+    check_result(_known_rows(source), width, item_bytes)
+    found, n_rows = [], 0
+    for part in parts:
+        n_rows += len(part)
+        check_result(n_rows, width, item_bytes)
+        found.append(part if source.home is None else to_tensor(part, source.home))
     return namespace(found[0]).concat(found)
 
 
-def log_likelihood(estimator: Any, X: Any, sample_weight: Any) -> tuple[float, float, int]:
-    """Weighted sum of the scores of a stream's rows, sum of the weights, number of rows."""
-    source = open_to_score(estimator, X, sample_weight)
-    total, weight, n_rows = 0.0, 0.0, 0
-    for scores, chunk in each_chunk(estimator, source, lambda b, p, x: b.score_samples(p, x)):
-        numbers = to_numpy(scores).astype(np.float64)
-        v = np.ones(len(numbers)) if chunk.weight is None else to_numpy(chunk.weight)
-        used = v > 0
-        total += float(v[used] @ numbers[used])
-        weight += float(v.sum())
-        n_rows += len(numbers)
-    if not weight > 0:
-        raise InputError("sample_weight must contain at least one non-zero number.")
-    return total, weight, n_rows
+def _known_rows(source: Source) -> int:
+    try:
+        return source.n_rows
+    except InputError:  # they have not been counted
+        return 0
+
+
+@dataclass
+class Tally:
+    """Sums over the scores of rows.
+
+    Parameters
+    ----------
+    total : float
+        Weighted sum of the scores.
+    weight : float
+        Sum of the weights.
+    n_rows : int
+    """
+
+    total: float = 0.0
+    weight: float = 0.0
+    n_rows: int = 0
+
+    def scores(self, estimator: Any, source: Source) -> Iterator[np.ndarray]:
+        """Yield the scores of a source's rows, chunk by chunk, and add them up.
+
+        Raises
+        ------
+        InputError
+            At the end, if all weights were 0.
+        """
+        for scores, chunk in each_chunk(estimator, source, lambda b, p, x: b.score_samples(p, x)):
+            part = to_numpy(scores)
+            numbers = part.astype(np.float64)
+            v = np.ones(len(numbers)) if chunk.weight is None else to_numpy(chunk.weight)
+            used = v > 0
+            self.total += float(v[used] @ numbers[used])
+            self.weight += float(v.sum())
+            self.n_rows += len(numbers)
+            yield part
+        if not self.weight > 0:
+            raise InputError("sample_weight must contain at least one non-zero number.")
+
+
+def log_likelihood(estimator: Any, X: Any, sample_weight: Any) -> Tally:
+    """The sums over all scores of rows that are not in memory."""
+    tally = Tally()
+    for _ in tally.scores(estimator, open_to_score(estimator, X, sample_weight)):
+        pass
+    return tally

@@ -24,9 +24,13 @@ from numpy.typing import NDArray
 
 import fastgmm
 from fastgmm import results, sources, tables
+from fastgmm.arrays import to_numpy
+from fastgmm.checks import check_rows
+from fastgmm.chunked import Tally, each_chunk
 from fastgmm.cli_arguments import build_parser
 from fastgmm.distributed import Sharded, shard
 from fastgmm.errors import FastGMMError, InputError
+from fastgmm.rows import open_to_score
 
 __all__ = ["main"]
 
@@ -139,7 +143,19 @@ def _read(args: argparse.Namespace, columns: Sequence[str] | None) -> tables.Tab
 
 
 def _read_weights(args: argparse.Namespace) -> NDArray[Any] | None:
-    return None if args.weights is None else tables.read_vector(args.weights)
+    path = getattr(args, "weights", None)
+    return None if path is None else tables.read_vector(path)
+
+
+def _in_chunks(args: argparse.Namespace, *, together: bool = False) -> bool:
+    """Whether rows are read as they are needed, and not all at once before."""
+    path = Path(args.data)
+    asked = [f"--{n}" for n in ("columns", "key", "dtype") if getattr(args, n) is not None]
+    whole = bool(asked) or path.suffix.lower() in (".csv", ".npz")
+    if whole and (together or path.is_dir()):
+        what = ", ".join(asked) or path.suffix
+        raise InputError(f"{path}: {what} cannot be had of folders, or of a share of a file")
+    return not whole and (together or path.is_dir() or args.batch_size is not None)
 
 
 def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, Sequence[str] | None, tuple[int, ...]]:
@@ -149,12 +165,7 @@ def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, Sequence[str] | None, t
     or torchrun has started several processes, of which each reads its share.
     """
     together, path = "TORCHELASTIC_RUN_ID" in os.environ, Path(args.data)
-    asked = [f"--{n}" for n in ("columns", "key", "dtype") if getattr(args, n) is not None]
-    whole = bool(asked) or path.suffix.lower() in (".csv", ".npz")
-    if whole and (together or path.is_dir()):
-        what = ", ".join(asked) or path.suffix
-        raise InputError(f"{path}: {what} cannot be had of folders, or of a share of a file")
-    if whole or not (together or path.is_dir() or args.batch_size is not None):
+    if not _in_chunks(args, together=together):
         table = _read(args, args.columns)
         return table.values, table.names, table.values.shape
     reader = sources.read_path(path)
@@ -224,40 +235,53 @@ def _fit(args: argparse.Namespace) -> None:
     )
 
 
-def _load(args: argparse.Namespace) -> tuple[Any, tables.Table]:
-    """Load the model and the columns that it was fitted on."""
+def _open(args: argparse.Namespace) -> tuple[Any, Any]:
+    """Load the model, and open the columns that it was fitted on."""
     estimator = fastgmm.load(args.model)
     # The names are matched here: the estimator gets plain arrays, and would warn about that.
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
         del estimator.feature_names_in_
+    if args.device is not None:
+        estimator.set_params(device=args.device)
+    if args.batch_size is not None:
+        estimator.set_params(batch_size=args.batch_size)
+    weights = _read_weights(args)
+    if _in_chunks(args):
+        reader = sources.read_path(args.data)
+        if names is not None and reader.names is not None:
+            reader = sources.read_parquet(args.data, columns=[str(name) for name in names])
+        _say(args, f"{args.data}: {reader.n_rows:,} rows, read in chunks")
+        return estimator, open_to_score(estimator, reader, weights)
     columns = args.columns
     if names is not None and columns is None and tables.has_names(args.data):
         columns = [str(name) for name in names]
-    table = _read(args, columns)
-    if args.device is not None:
-        estimator.set_params(device=args.device)
-    return estimator, table
+    x = check_rows(estimator, _read(args, columns).values, reset=False)
+    size = sources.batch_rows(estimator.batch_size, x.shape[1] * x.itemsize)
+    return estimator, sources.ArraySource(x, weights, size)
 
 
 def _score(args: argparse.Namespace) -> None:
     _check_output(args.output, results.WRITABLE)
-    estimator, table = _load(args)
-    weights = _read_weights(args)
-    N = len(table.values)
+    estimator, source = _open(args)
+    tally = Tally()
+    scores = tally.scores(estimator, source)
     if args.output is not None:
-        scores = estimator.score_samples(table.values)
         results.write(args.output, scores, ["log_likelihood"])
-    mean = float(estimator.score(table.values, sample_weight=weights))
-    total = 2 * mean * (N if weights is None else float(np.sum(weights)))
+    else:
+        for _ in scores:
+            pass
+    mean = tally.total / tally.weight
+    # Weights add up to the number of rows here; in the criteria they count as they are given.
+    count = tally.weight * source.weight_scale
     parameters = int(estimator.n_parameters())
     _report(
         args,
         {
-            "rows": N,
+            "rows": tally.n_rows,
             "log_likelihood": mean,
-            "aic": 2 * parameters - total,
-            "bic": parameters * math.log(N if weights is None else float(np.sum(weights))) - total,
+            "aic": 2 * parameters - 2 * mean * count,
+            "bic": parameters * math.log(count) - 2 * mean * count,
             "parameters": parameters,
             "scores": args.output,
         },
@@ -266,27 +290,34 @@ def _score(args: argparse.Namespace) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     _check_output(args.output, results.WRITABLE)
-    estimator, table = _load(args)
+    estimator, source = _open(args)
     K = len(estimator.weights_)
-    if args.proba:
-        result = estimator.predict_proba(table.values)
-        names = [f"component_{k}" for k in range(K)]
-        labels = result.argmax(axis=1)
-    else:
-        result = labels = estimator.predict(table.values)
-        names = ["label"]
+    counts = np.zeros(K, np.int64)
+
+    def parts() -> Iterator[NDArray[Any]]:
+        chunks = each_chunk(
+            estimator,
+            source,
+            lambda b, p, x: b.responsibilities(p, x) if args.proba else b.predict(p, x),
+        )
+        for result, _ in chunks:
+            part = to_numpy(result)
+            labels = part.argmax(axis=1) if args.proba else part
+            counts[:] += np.bincount(labels, minlength=K)
+            yield part
+
+    names = [f"component_{k}" for k in range(K)] if args.proba else ["label"]
     if args.output is not None:
-        results.write(args.output, result, names)
+        results.write(args.output, parts(), names)
     elif not args.json:
-        results.write_csv(sys.stdout, result, names)
+        results.write_csv(sys.stdout, parts(), names)
         return
+    else:
+        for _ in parts():
+            pass
     _report(
         args,
-        {
-            "rows": len(result),
-            "counts": np.bincount(labels, minlength=K).tolist(),
-            "output": args.output,
-        },
+        {"rows": int(counts.sum()), "counts": counts.tolist(), "output": args.output},
     )
 
 

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   fastgmm fit trees.csv -k 4 --columns height,girth --covariance diag -o model.safetensors
   fastgmm score model.safetensors trees.csv --json
   fastgmm predict model.safetensors trees.csv -o labels.csv
+  fastgmm predict model.safetensors folder/ --proba -o shares.parquet
   fastgmm info
   fastgmm demo
 """
@@ -73,12 +74,7 @@ def _add_fit(commands: Any) -> None:
     empty = ("keep", "reseed", "error")
     _add_default(parser, "--empty", "what to do with an empty component", "keep", choices=empty)
     _add_default(parser, "--device", "auto, cpu, reference or cuda", "auto")
-    add(
-        "--batch-size",
-        type=_batch_size,
-        metavar="SIZE",
-        help="read the rows in chunks of so many, or of a size such as 64MB (.npy, .parquet)",
-    )
+    _add_batch_size(parser)
     add(
         "--checkpoint",
         metavar="FILE",
@@ -97,6 +93,7 @@ def _add_score(commands: Any) -> None:
     )
     _add_model(parser)
     _add_data(parser)
+    _add_batch_size(parser)
     kinds = ", ".join(WRITABLE)
     parser.add_argument(
         "-o", "--output", metavar="FILE", help=f"write the log-likelihood of every row ({kinds})"
@@ -114,6 +111,7 @@ def _add_predict(commands: Any) -> None:
     )
     _add_model(parser)
     _add_data(parser)
+    _add_batch_size(parser)
     kinds = ", ".join(WRITABLE)
     parser.add_argument(
         "-o",
@@ -153,7 +151,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("data", metavar="DATA", help=f"the rows: a file that ends in {', '.join(READABLE)}")
+    kinds = ", ".join(READABLE)
+    add("data", metavar="DATA", help=f"the rows: a file ({kinds}) or a folder of .parquet files")
     add(
         "--columns",
         type=_columns,
@@ -165,6 +164,15 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=("float32", "float64"),
         help="compute in this precision (default: that of the data)",
+    )
+
+
+def _add_batch_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="SIZE",
+        help="read the rows in chunks of so many, or of a size such as 64MB (.npy, .parquet)",
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
+from fastgmm.jitter import restored
 from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
 from fastgmm.picks import lowest_rows
@@ -24,6 +25,9 @@ from fastgmm.statistics import SufficientStatistics
 # Means that move by more than this many variances (squared) between iterations lose digits of the
 # new covariance to cancellation; the moments are then taken again about the new means.
 _FAR = {np.dtype(np.float32): 1e3, np.dtype(np.float64): 1e7}
+# Share of the total scatter below which that within components is not what is left of it: the new
+# means are off by roundings of their distance from the centre, which the difference magnifies.
+_LEFT = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-7}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,8 @@ class EMState:
         Its change since the iteration before.
     model : MixtureModel
         The parameters after the M-step.
+    n_jitter : int
+        Covariances that had to be repaired so far, as in :class:`EMResult`.
     """
 
     init: int
@@ -49,6 +55,7 @@ class EMState:
     lower_bound: float
     change: float
     model: MixtureModel
+    n_jitter: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +75,10 @@ class EMResult:
         The last of them; where there was no iteration, that of the start.
     counts : array of shape (K,)
         Effective number of rows of each component in the last iteration.
+    n_jitter : int
+        Covariances that :func:`fastgmm.jitter.restored` has repaired, over all iterations.
+    interrupted : bool
+        Whether an interrupt has ended the fit before it was done.
     """
 
     model: MixtureModel
@@ -76,10 +87,12 @@ class EMResult:
     lower_bounds: list[float]
     lower_bound: float
     counts: Array
+    n_jitter: int = 0
+    interrupted: bool = False
 
 
 Callback = Callable[[EMState], object]
-Keep = Callable[[MixtureModel, list[float]], object]
+Keep = Callable[[MixtureModel, list[float], int], object]
 
 
 def e_step(
@@ -182,11 +195,11 @@ def _moved_far(statistics: SufficientStatistics, limit: float) -> Array:
     return (statistics.shift() ** 2 * (1 + 1 / limit) > variances).any()
 
 
-def _cancels(statistics: SufficientStatistics, row_scatter: Array) -> Array:
+def _cancels(statistics: SufficientStatistics, row_scatter: Array, limit: float) -> Array:
     """Whether the components lie so far apart that total less between scatter loses digits."""
     shares, offsets = statistics.offsets()
     total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
-    return (total - shares @ offsets**2 < 1e-7 * total).any()
+    return (total - shares @ offsets**2 < limit * total).any()
 
 
 def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
@@ -225,6 +238,7 @@ def fit(
     previous: float = -np.inf,
     row_scatter: Array | None = None,
     so_far: Sequence[float] = (),
+    n_jitter: int = 0,
     keep: Keep | None = None,
     keep_every: int = 1,
 ) -> EMResult:
@@ -258,9 +272,12 @@ def fit(
         As :func:`scatter` gives; computed here if a tied structure needs it.
     so_far : sequence of float
         Lower bounds of the iterations that led to ``model``, when an interrupted fit goes on.
+    n_jitter : int
+        Covariances repaired in them.
     keep : callable, optional
-        Called with the model and the lower bounds so far after every ``keep_every`` iterations
-        unless they were the last. A fit that goes on from there has the same bits.
+        Called with the model, the lower bounds and the number of repaired covariances so far after
+        every ``keep_every`` iterations unless they were the last. A fit that goes on from there has
+        the same bits.
     keep_every : int
 
     Returns
@@ -302,7 +319,7 @@ def fit(
         if row_scatter is None:
             inexact = _moved_far(statistics, _FAR[dtype])
         else:
-            inexact = _cancels(statistics, row_scatter)
+            inexact = _cancels(statistics, row_scatter, _LEFT[dtype])
         after = _maximise(statistics, model, row_scatter, reg_covar)
         total, weight, again, vacant, sound = read(
             statistics.log_likelihood,
@@ -326,7 +343,10 @@ def fit(
                 "empty. Reduce n_components, or use empty='keep' or 'reseed'."
             )
         if not sound:
-            after.refuse(counts, f"M-step, iteration {iteration}", advice)
+            after, repaired = restored(after, reg_covar, dtype)
+            if not repaired:
+                after.refuse(counts, f"M-step, iteration {iteration}", advice)
+            after, n_jitter = after.map(backend.own), n_jitter + repaired
         model = after
         if vacant and empty == "reseed":
             model = _reseed(source, model, statistics.empty(), backend)
@@ -334,13 +354,13 @@ def fit(
         bounds.append(bound)
         change = bound - previous
         previous = bound
-        state = EMState(init, iteration, bound, change, model)
+        state = EMState(init, iteration, bound, change, model, n_jitter)
         stop = [callback(state) is True for callback in callbacks]
         converged = abs(change) < tol
         if converged or any(stop):
             break
         if keep is not None and iteration % keep_every == 0 and iteration < max_iter:
-            keep(model, bounds)
+            keep(model, bounds, n_jitter)
             # Sums have other bits in an order that a fit which goes on from here does not know.
             orders.clear()
-    return EMResult(model, converged, iteration, bounds, bound, counts)
+    return EMResult(model, converged, iteration, bounds, bound, counts, n_jitter)

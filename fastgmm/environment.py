@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -57,7 +58,7 @@ def describe() -> dict[str, Any]:
     """
     return {
         "fastgmm": _version("fastgmm") or _own_version(),
-        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "python": _python(),
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "cpu": _cpu(),
@@ -88,6 +89,15 @@ def as_text(facts: Mapping[str, Any]) -> str:
         add(name, value)
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def _python() -> str:
+    text = f"{platform.python_version()} ({platform.python_implementation()})"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        # An extension that does not know such builds switches the lock on when it is imported.
+        on = getattr(sys, "_is_gil_enabled", lambda: True)()
+        text += f", free-threaded build, GIL {'on' if on else 'off'}"
+    return text
 
 
 def _version(name: str) -> str | None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from fastgmm.arrays import to_numpy
+from fastgmm.arrays import to_numpy, working_dtype
 from fastgmm.backends import Backend
 from fastgmm.checkpoint import Checkpoint, Stage, random_stage
 from fastgmm.covariance import CovarianceStructure
-from fastgmm.em import Callback, EMResult, fit
+from fastgmm.em import Callback, EMResult, EMState, fit
 from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
 from fastgmm.initialise import Start, initial_model
-from fastgmm.model import MixtureModel
+from fastgmm.jitter import warn_restored
+from fastgmm.model import ARRAYS, MixtureModel
 from fastgmm.picks import distinct_rows
 from fastgmm.progress import Progress
 from fastgmm.scatter import scatter
@@ -26,6 +27,11 @@ from fastgmm.stepwise import stepwise_epochs
 
 # Operations of the eigenvalues above which the rank of the covariances is not looked at.
 _RANK_COST = 10**8
+
+INTERRUPTED = (
+    "The fit was interrupted after iteration {n_iter} of its best start; the parameters are those "
+    "that this iteration gave."
+)
 
 NOT_CONVERGED = (
     "Best performing initialization did not converge. Try different init parameters, or increase "
@@ -46,6 +52,31 @@ class Settings:
     init_params: str
     empty: str
     warm_up: int = 0
+    return_on_interrupt: bool = False
+
+
+class _Latest:
+    """A callback that keeps the last complete iteration of a start.
+
+    One assignment per iteration, so that an interrupt finds all of it or nothing.
+    """
+
+    def __init__(self, so_far: Sequence[float]) -> None:
+        self._kept: tuple[EMState | None, list[float]] = (None, list(so_far))
+
+    def __call__(self, state: EMState) -> None:
+        self._kept = (state, [*self._kept[1], state.lower_bound])
+
+    def result(self, n_rows: int) -> EMResult | None:
+        """The outcome of the iterations so far; None if there was none."""
+        state, bounds = self._kept
+        if state is None:
+            return None
+        model = state.model
+        # Weights of rows have a mean of 1.
+        counts = model.weights * n_rows
+        done = state.iteration
+        return EMResult(model, False, done, bounds, bounds[-1], counts, state.n_jitter)
 
 
 def best_fit(
@@ -65,12 +96,12 @@ def best_fit(
 ) -> EMResult:
     """Run EM from ``n_init`` starts, or go on from ``warm``, and keep the best.
 
-    A start that fails is skipped; if all fail the error names every reason.
+    A start that fails or ends with NaN is skipped; if all do the error names every reason.
 
     Returns
     -------
     result : EMResult
-        Of the start with the largest finite lower bound.
+        Of the start with the largest lower bound.
 
     Raises
     ------
@@ -87,18 +118,24 @@ def best_fit(
         best, failures = stage.best, stage.failures
 
     def keep(
-        init: int, model: MixtureModel | None, bounds: list[float], done: bool = False
+        init: int,
+        model: MixtureModel | None,
+        bounds: list[float],
+        n_jitter: int = 0,
+        done: bool = False,
     ) -> None:
         if checkpoint is not None:
             state = random_stage(random_state)
-            checkpoint.write(Stage(init, state, model, bounds, best, failures, done))
+            checkpoint.write(Stage(init, state, model, bounds, best, failures, n_jitter, done))
 
     n_init = settings.n_init if warm is None else 1
     for init in range(0 if stage is None else stage.init, 0 if stage and stage.done else n_init):
         progress.begin(init)
-        model, so_far = warm, list[float]()
+        model, so_far, n_jitter = warm, list[float](), 0
         if stage is not None and init == stage.init:
-            model, so_far = stage.model, stage.bounds
+            model, so_far, n_jitter = stage.model, stage.bounds, stage.n_jitter
+        latest = _Latest(so_far)
+        watching = [latest] if settings.return_on_interrupt else []
         try:
             if model is None:
                 keep(init, None, [])
@@ -127,19 +164,31 @@ def best_fit(
                 reg_covar=settings.reg_covar,
                 empty=settings.empty,
                 backend=backend,
-                callbacks=[progress, *callbacks],
+                callbacks=[*watching, progress, *callbacks],
                 init=init,
                 previous=previous,
                 row_scatter=total,
                 so_far=so_far,
+                n_jitter=n_jitter,
                 keep=None if checkpoint is None else partial(keep, init),
                 keep_every=1 if checkpoint is None else checkpoint.every,
             )
         except SingularCovarianceError as error:
             failures.append(str(error))
             continue
+        except KeyboardInterrupt:
+            found = [r for r in (best, latest.result(source.n_rows)) if r is not None]
+            if not settings.return_on_interrupt or not found:
+                raise
+            best = max(found, key=lambda r: r.lower_bound)
+            warnings.warn(INTERRUPTED.format(n_iter=best.n_iter), ConvergenceWarning, stacklevel=4)
+            return replace(best, interrupted=True)
         finally:
             progress.close()
+        if not _is_sound(result):
+            bound = f"lower bound {result.lower_bound} after {result.n_iter} iterations"
+            failures.append(f"its parameters are not finite ({bound})")
+            continue
         if settings.max_iter > 0:
             progress.end(result.lower_bound, result.converged)
         if best is None or result.lower_bound > best.lower_bound:
@@ -157,9 +206,24 @@ def best_fit(
             DegenerateDataWarning,
             stacklevel=4,
         )
+    if best.n_jitter:
+        warn_restored(best.n_jitter, "M-steps", working_dtype(source.dtype), stacklevel=4)
     if not best.converged and settings.max_iter > 0:
         warnings.warn(NOT_CONVERGED, ConvergenceWarning, stacklevel=4)
     return best
+
+
+def _is_sound(result: EMResult) -> bool:
+    """Whether a start has led to numbers.
+
+    A bound of -inf alone is none to refuse: rows may be so far away that their density is 0.
+    """
+    if np.isfinite(result.lower_bound):
+        return True
+    model = result.model.on_host()
+    return not np.isnan(result.lower_bound) and all(
+        np.isfinite(getattr(model, name)).all() for name in ARRAYS
+    )
 
 
 def warn_degenerate(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fastgmm import covariance
-from fastgmm.arrays import Array, like, to_numpy
+from fastgmm.arrays import Array, like, to_numpy, working_dtype
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import DegenerateDataWarning
+from fastgmm.jitter import restored, warn_restored
 from fastgmm.kmeans import Assignment, kmeans, kmeans_plusplus
 from fastgmm.kmeans_parallel import kmeans_parallel
 from fastgmm.model import MixtureModel
@@ -101,7 +102,7 @@ def _centroids(
         rows = drawn.rows[alive] if alive.any() else drawn.rows
         return backend.own(rows[np.resize(np.arange(len(rows)), n_components)])
     few = source
-    if not isinstance(few, ArraySource):
+    if not (isinstance(few, ArraySource) and few.resident):
         few = sample(source, n_components, random_state, backend)
     return kmeans_plusplus(few, n_components, random_state, backend)
 
@@ -172,15 +173,16 @@ def initial_model(
         given = (to_numpy(weights), to_numpy(means), start.precisions)
         return _with_precisions(*given, structure).map(own)
     covariances = structure.maximise(statistics, row_scatter, reg_covar)
-    return MixtureModel.from_covariances(
-        weights,
-        means,
-        covariances,
-        structure,
-        counts=statistics.counts,
-        context="initialisation",
-        advice=f"Increase reg_covar (now {reg_covar:g}) or reduce n_components.",
-    )
+    model = MixtureModel.factorised(weights, means, covariances, structure)
+    if not model.sound():
+        dtype = working_dtype(source.dtype)
+        model, repaired = restored(model, reg_covar, dtype)
+        if not repaired:
+            advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components."
+            model.refuse(statistics.counts, "initialisation", advice)
+        warn_restored(repaired, "initialisation", dtype, stacklevel=5)
+        model = model.map(own)
+    return model
 
 
 def _with_precisions(

@@ -11,7 +11,9 @@ import numpy as np
 from fastgmm import covariance
 from fastgmm.arrays import Array
 from fastgmm.checks import as_random_state, check_scale
+from fastgmm.distributed import Sharded
 from fastgmm.em import EMResult
+from fastgmm.errors import InputError
 from fastgmm.fitting import Settings, best_fit, warn_degenerate
 from fastgmm.progress import Progress
 from fastgmm.rows import open_rows
@@ -85,6 +87,9 @@ class GaussianMixture(MixtureStreaming):
         Mean log-likelihood per row at the last E-step; -inf where ``max_iter`` is 0.
     lower_bounds_ : list of float
         At every iteration of the best start.
+    n_jitter_ : int
+        Covariances that rounding had left indefinite in its M-steps, and a bounded addition to
+        their variances has mended; a PrecisionWarning says how much.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where the data had names.
@@ -160,6 +165,7 @@ class GaussianMixture(MixtureStreaming):
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int = 10,
         warm_up: int = 0,
+        return_on_interrupt: bool = False,
     ) -> GaussianMixture:
         """Estimate the parameters by EM.
 
@@ -172,7 +178,8 @@ class GaussianMixture(MixtureStreaming):
             Rows are read in every pass from a path (.npy, .parquet or a folder of .parquet), a
             :class:`fastgmm.sources.Source`, a function that returns an iterator of chunks, a
             torch Dataset or DataLoader, a pyarrow Dataset, a zarr array, a Dask array or data
-            frame, or :class:`fastgmm.distributed.Sharded`.
+            frame, or :class:`fastgmm.distributed.Sharded`. Memory maps of more than 1 GiB and
+            pyarrow Tables of more than 64 MiB count as such too.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Weights of the rows: an integer weight counts as so many copies, 0 as none. With rows
@@ -187,6 +194,11 @@ class GaussianMixture(MixtureStreaming):
         checkpoint_every : int
         warm_up : int
             Epochs of stepwise EM before EM itself, which bring a start near an optimum.
+        return_on_interrupt : bool
+            Whether Ctrl-C ends the fit with the parameters of the last complete iteration and a
+            ConvergenceWarning, ``converged_`` being False; not for processes that share a fit. By
+            default, and before the first iteration is complete, KeyboardInterrupt goes through and
+            the previous fit stays.
 
         Returns
         -------
@@ -205,7 +217,13 @@ class GaussianMixture(MixtureStreaming):
         -----
         ConvergenceWarning, DegenerateDataWarning, PrecisionWarning
         """
-        self._fit(X, sample_weight, callback, checkpoint, checkpoint_every, warm_up)
+        if return_on_interrupt and isinstance(X, Sharded):
+            raise InputError(
+                "return_on_interrupt: not with Sharded rows, whose processes would have to be "
+                "interrupted in the same iteration. Use checkpoint=."
+            )
+        kept = (checkpoint, checkpoint_every)
+        self._fit(X, sample_weight, callback, *kept, warm_up, return_on_interrupt)
         return self
 
     def fit_predict(
@@ -238,6 +256,7 @@ class GaussianMixture(MixtureStreaming):
         checkpoint: str | os.PathLike[str] | None,
         checkpoint_every: int,
         warm_up: int,
+        return_on_interrupt: bool,
     ) -> None:
         self._check_settings()
         structure = covariance.get(self.covariance_type)
@@ -252,6 +271,7 @@ class GaussianMixture(MixtureStreaming):
             self.init_params,
             self.empty,
             warm_up,
+            return_on_interrupt,
         )
         try:
             opened = open_rows(self, X, sample_weight)
@@ -280,8 +300,9 @@ class GaussianMixture(MixtureStreaming):
                     callbacks=[] if callback is None else [callback],
                     checkpoint=kept,
                 )
-                constant = found.maximum == found.minimum
-                warn_degenerate(source, result, self.reg_covar, constant)
+                if not result.interrupted:
+                    constant = found.maximum == found.minimum
+                    warn_degenerate(source, result, self.reg_covar, constant)
         except BaseException:
             # Feature names and numbers are part of the previous fit too.
             for key in [key for key in vars(self) if key.endswith("_in_")]:
@@ -298,3 +319,4 @@ class GaussianMixture(MixtureStreaming):
         self.n_iter_ = result.n_iter
         self.lower_bound_ = result.lower_bound
         self.lower_bounds_ = result.lower_bounds
+        self.n_jitter_ = result.n_jitter

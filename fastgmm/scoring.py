@@ -12,12 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastgmm.arrays import Array, as_given, home, like, namespace, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
+from fastgmm.budget import check_result
 from fastgmm.checks import as_random_state, check_finite, check_rows
 from fastgmm.chunked import Compute, compute_stream, log_likelihood
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.sampling import sample
-from fastgmm.sources import check_weights, is_stream
+from fastgmm.sources import batch_rows, check_weights, is_stream
 from fastgmm.writing import check_output, write_parts
 
 PathLike = str | os.PathLike[str]
@@ -59,6 +60,8 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """Results per row: in the kind of the rows, or written to a file."""
         if out is None and not is_stream(X):
             backend, prepared, x = self._ready(X, weighted=weighted)
+            if "{}" in name and home(x) in (None, "cpu"):
+                check_result(len(x), len(self.means_), working_dtype(x.dtype).itemsize)
             return as_given(compute(backend, prepared, x), X)
         check_is_fitted(self, "means_")
         names = [name.format(k) for k in range(len(self.means_) if "{}" in name else 1)]
@@ -66,7 +69,9 @@ class MixtureScoring(DensityMixin, BaseEstimator):
             return compute_stream(self, X, compute, out, names, weighted=weighted)
         path = check_output(str(out))
         backend, prepared, x = self._ready(X, weighted=weighted)
-        return write_parts(path, [to_numpy(compute(backend, prepared, x))], names)
+        rows = batch_rows(None, len(names) * working_dtype(x.dtype).itemsize)
+        parts = (x[start : start + rows] for start in range(0, len(x), rows))
+        return write_parts(path, (to_numpy(compute(backend, prepared, p)) for p in parts), names)
 
     def score_samples(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Log-likelihood of each row: log p(x) = log sum_k w_k N(x; mu_k, Sigma_k).
@@ -107,8 +112,8 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """
         if is_stream(X):
             check_is_fitted(self, "means_")
-            total, weight, _ = log_likelihood(self, X, sample_weight)
-            return total / weight
+            tally = log_likelihood(self, X, sample_weight)
+            return tally.total / tally.weight
         scores = self.score_samples(X)
         if sample_weight is None:
             return float(scores.mean())
@@ -147,6 +152,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         -------
         resp : array of shape (N, K)
             Rows are finite and sum to 1, however far a row is from every component.
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(X, lambda b, p, x: b.responsibilities(p, x), "component_{}", out)
 
@@ -162,6 +172,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         Returns
         -------
         log_resp : array of shape (N, K)
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(
             X, lambda b, p, x: b.responsibilities(p, x, log=True), "component_{}", out
@@ -180,6 +195,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         -------
         log_prob : array of shape (N, K)
             In nats.
+
+        Raises
+        ------
+        InputError
+            If the result would be larger than the memory: pass ``out``.
         """
         return self._results(
             X, lambda b, p, x: b.weighted_log_prob(p, x), "component_{}", out, weighted=False
@@ -273,7 +293,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """Sum of the rows' log-likelihoods, and their number."""
         if is_stream(X):
             check_is_fitted(self, "means_")
-            total, _, n_rows = log_likelihood(self, X, None)
-            return total, n_rows
+            tally = log_likelihood(self, X, None)
+            return tally.total, tally.n_rows
         scores = self.score_samples(X)
         return float(scores.sum(dtype=namespace(scores).float64)), len(scores)

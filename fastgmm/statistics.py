@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from fastgmm.arrays import Array, namespace, read
 from fastgmm.errors import InputError
 
@@ -165,8 +167,9 @@ class SufficientStatistics:
         return self.about + self.shift()
 
     def weights(self) -> Array:
-        """Shares of the components (K,), which sum to 1."""
-        return self.counts / self.counts.sum()
+        """Shares of the components (K,), which sum to 1; NaN where no row belongs to any."""
+        with np.errstate(invalid="ignore"):
+            return self.counts / self.counts.sum()
 
     def offsets(self) -> tuple[Array, Array]:
         """Shares (K,) and new means less their weighted mean (K, D)."""

@@ -11,6 +11,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 import oracle
+from layouts import LAYOUTS
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=500)
@@ -40,33 +41,6 @@ TENSORS = (
     ),
 )
 DTYPES = (np.float32, np.float64)
-
-
-def _strided(x):
-    wide = np.full((x.shape[0] * 2, x.shape[1] * 3), np.nan, dtype=x.dtype)
-    view = wide[::2, ::3]
-    view[...] = x
-    return view
-
-
-def _reversed(x):
-    backwards = np.ascontiguousarray(x[::-1, ::-1])
-    return backwards[::-1, ::-1]
-
-
-def _read_only(x):
-    copy = x.copy()
-    copy.flags.writeable = False
-    return copy
-
-
-LAYOUTS = {
-    "c": np.ascontiguousarray,
-    "fortran": np.asfortranarray,
-    "strided": _strided,
-    "reversed": _reversed,
-    "readonly": _read_only,
-}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -127,3 +101,39 @@ def layout(request, tmp_path):
         return np.load(path, mmap_mode="r")
 
     return on_disk
+
+
+# Where the kernels of GPUs run: on a device if there is one, else in Triton's interpreter.
+WHERE = (
+    pytest.param(
+        "cpu", marks=pytest.mark.skipif(CUDA, reason="a device is there: no interpreter"),
+        id="interpreter",
+    ),
+    pytest.param(
+        "cuda:0",
+        id="cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="there is no CUDA device")],
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(params=WHERE)
+def where(request):
+    """The device whose tensors the kernels of GPUs get."""
+    return pytest.importorskip("torch").device(request.param)
+
+
+@pytest.fixture
+def _unwritten_memory_is_nan(monkeypatch):
+    """A kernel that leaves something out shows: what it should have written is NaN."""
+    import torch
+
+    plain = torch.empty
+
+    def poisoned(*args, **kwargs):
+        result = plain(*args, **kwargs)
+        if result.dtype.is_floating_point:
+            return result.fill_(torch.nan)
+        return result.fill_(torch.iinfo(result.dtype).max // 2)
+
+    monkeypatch.setattr(torch, "empty", poisoned)

@@ -17,37 +17,45 @@ import sys
 import tempfile
 from pathlib import Path
 
-# (structure, dtype, K, D, precision, ordered): every kernel, and every row of the launch table.
+# (structure, dtype, K, D, precision, kind): every kernel, and every row of the launch table. Kinds
+# are "fit", "ordered" where rows are read by label, and "mixtures" for many and their gradients.
 CASES = [
-    ("full", "float32", 64, 5, "highest", False),
-    ("full", "float64", 64, 5, "highest", False),
-    ("full", "float32", 64, 16, "highest", False),
-    ("full", "float32", 64, 32, "highest", False),
-    ("full", "float32", 64, 64, "highest", False),
-    ("full", "float32", 64, 64, "high", False),
-    ("full", "float32", 64, 64, "medium", False),
-    ("full", "float32", 64, 128, "highest", False),
-    ("full", "float32", 1024, 64, "highest", True),
-    ("full", "float32", 1024, 128, "highest", True),
-    ("full", "float64", 64, 16, "highest", False),
-    ("full", "float64", 64, 32, "highest", False),
-    ("full", "float64", 64, 64, "highest", False),
-    ("full", "float64", 64, 128, "highest", False),
-    ("full", "float64", 1024, 64, "highest", True),
-    ("diag", "float32", 64, 16, "highest", False),
-    ("diag", "float64", 64, 16, "highest", False),
-    ("diag", "float32", 1024, 64, "highest", True),
-    ("spherical", "float32", 1024, 128, "highest", False),
-    ("spherical", "float64", 64, 16, "highest", False),
-    ("spherical", "float32", 1024, 64, "highest", True),
-    ("tied", "float32", 64, 64, "highest", False),
-    ("tied", "float64", 64, 64, "highest", False),
-    ("tied_diag", "float32", 64, 3, "highest", False),
+    ("full", "float32", 64, 5, "highest", "fit"),
+    ("full", "float64", 64, 5, "highest", "fit"),
+    ("full", "float32", 64, 16, "highest", "fit"),
+    ("full", "float32", 64, 32, "highest", "fit"),
+    ("full", "float32", 64, 64, "highest", "fit"),
+    ("full", "float32", 64, 64, "high", "fit"),
+    ("full", "float32", 64, 64, "medium", "fit"),
+    ("full", "float32", 64, 128, "highest", "fit"),
+    ("full", "float32", 1024, 64, "highest", "ordered"),
+    ("full", "float32", 1024, 128, "highest", "ordered"),
+    ("full", "float64", 64, 16, "highest", "fit"),
+    ("full", "float64", 64, 32, "highest", "fit"),
+    ("full", "float64", 64, 64, "highest", "fit"),
+    ("full", "float64", 64, 128, "highest", "fit"),
+    ("full", "float64", 1024, 64, "highest", "ordered"),
+    ("diag", "float32", 64, 16, "highest", "fit"),
+    ("diag", "float64", 64, 16, "highest", "fit"),
+    ("diag", "float32", 1024, 64, "highest", "ordered"),
+    ("spherical", "float32", 1024, 128, "highest", "fit"),
+    ("spherical", "float64", 64, 16, "highest", "fit"),
+    ("spherical", "float32", 1024, 64, "highest", "ordered"),
+    ("tied", "float32", 64, 64, "highest", "fit"),
+    ("tied", "float64", 64, 64, "highest", "fit"),
+    ("tied_diag", "float32", 64, 3, "highest", "fit"),
     # So few components that nothing is skipped.
-    ("full", "float32", 8, 64, "highest", False),
-    ("full", "float64", 8, 64, "highest", False),
-    ("diag", "float32", 8, 16, "highest", False),
-    ("full", "float32", 8, 300, "highest", False),
+    ("full", "float32", 8, 64, "highest", "fit"),
+    ("full", "float64", 8, 64, "highest", "fit"),
+    ("diag", "float32", 8, 16, "highest", "fit"),
+    ("full", "float32", 8, 300, "highest", "fit"),
+    ("full", "float32", 8, 64, "highest", "mixtures"),
+    ("full", "float64", 8, 64, "highest", "mixtures"),
+    ("diag", "float32", 8, 16, "highest", "mixtures"),
+    ("diag", "float64", 8, 16, "highest", "mixtures"),
+    ("full", "float32", 8, 5, "highest", "mixtures"),
+    ("full", "float64", 8, 128, "highest", "mixtures"),
+    ("tied", "float32", 8, 32, "highest", "mixtures"),
 ]
 TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
 TARGETS["gfx942"] = ("hip", "gfx942", 64)
@@ -93,9 +101,11 @@ def _describe(function, kernel, case):
     }
     compiled = kernel["compiled"]
     text = compiled.asm.get("ptx", compiled.asm.get("amdgcn", ""))
+    strides = {p.name: v for p, v in zip(function.params, kernel["args"], strict=False)}
     line = {
         "kernel": function.__name__.removeprefix("_"),
         "case": case,
+        "mixtures": any(strides.get(name) is not None for name in ("s_zb", "s_lb")),
         "constants": {name: value for name, value in constants.items() if value is not None},
         "warps": compiled.metadata.num_warps,
         "shared": compiled.metadata.shared,
@@ -109,6 +119,23 @@ def _describe(function, kernel, case):
         for name, pattern in counts.items():
             line[name] = int(re.search(pattern, text).group(1))
     return line
+
+
+def _run_mixtures(target, structure, dtype, k, d):
+    """Three mixtures of many rows, then of few, forward and backward; and their samples."""
+    import torch
+
+    from fastgmm.backends import batched_gpu, few_gpu
+
+    n_factors = 1 if structure.startswith("tied") else k
+    square = (d, d) if structure in ("full", "tied") else (d,)
+    shapes = ((3, 200, d), (3, k), (3, k, d), (3, n_factors, *square))
+    x, constants, means, factors = (torch.ones(s, dtype=getattr(torch, dtype)) for s in shapes)
+    batched_gpu.score(target, x, constants, means, factors)
+    batched_gpu.per_component(target, x, constants, means, factors)
+    batched_gpu.backward(target, x[..., 0].contiguous(), x, constants, means, factors)
+    few_gpu.backward(target, x[:, :16, 0], x[:, :16], constants, means, factors)
+    few_gpu.colour(target, torch.zeros(3, 200, dtype=torch.int64), x, means, factors)
 
 
 def compile_all(target_name, cases):
@@ -139,7 +166,7 @@ def compile_all(target_name, cases):
     rng = np.random.default_rng(0)
     capability = architecture if vendor == "cuda" else 0
     for case in cases:
-        structure, dtype, k, d, precision, ordered = case
+        structure, dtype, k, d, precision, kind = case
         backend = gpu.GPUBackend(torch.device("cpu"))
         backend.target = dataclasses.replace(
             backend.target,
@@ -147,6 +174,9 @@ def compile_all(target_name, cases):
             programs=264,
             precision=kernels.input_precision(precision, vendor, capability),
         )
+        if kind == "mixtures":
+            _run_mixtures(backend.target, structure, dtype, k, d)
+            continue
         means = rng.standard_normal((k, d))
         covariances = np.broadcast_to(
             np.eye(d) if structure in ("full", "tied") else np.float64(1),
@@ -157,7 +187,7 @@ def compile_all(target_name, cases):
         )
         x = torch.zeros((2048, d), dtype=getattr(torch, dtype))
         prepared = backend.prepare(model, x.dtype)
-        if ordered:
+        if kind == "ordered":
             order = backend.new_order()
             order.labels = torch.zeros(len(x), dtype=torch.int32)
             backend.accumulate(prepared, x, torch.ones(len(x)), None, order)
@@ -182,6 +212,7 @@ def table(lines):
         product = f", {c['PRECISION']}" if line["wgmma"] or line["mma"] else ""
         width = f", D' = {c['D']}" if "D" in c else ""
         what = "".join(f", {name.lower()}" for name in ("SKIP", "LABELS", "SECOND") if c.get(name))
+        what += ", mixtures" if line["mixtures"] else ""
         key = f"{line['kernel']}, {line['case'][1]}{width}{product}{what}"
         sizes = " x ".join(str(c[name]) for name in ("B_N", "B_D", "B_K") if name in c)
         unit = "wgmma" if line["wgmma"] else "mma" if line["mma"] else ""

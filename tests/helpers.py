@@ -148,3 +148,18 @@ def assert_same_bits(a, b):
     for name in PARAMETERS:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     np.testing.assert_array_equal(a.lower_bounds_, b.lower_bounds_, err_msg="lower bounds")
+
+
+def state(model):
+    return {
+        key: np.copy(value) if isinstance(value, np.ndarray) else value
+        for key, value in vars(model).items()
+        if key.endswith("_") and not key.startswith("_")
+    }
+
+
+def assert_same_state(model, before):
+    after = state(model)
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value, err_msg=key)

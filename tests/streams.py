@@ -32,14 +32,14 @@ def npy_swapped(x, folder):
     return folder / "swapped.npy"
 
 
-def _table(x):
+def table(x):
     pa = pytest.importorskip("pyarrow")
     return pa.table({name: x[:, j] for j, name in enumerate(NAMES)})
 
 
 def parquet(x, folder):
-    table, pq = _table(x), pytest.importorskip("pyarrow.parquet")
-    pq.write_table(table, folder / "rows.parquet", row_group_size=321)
+    whole, pq = table(x), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(whole, folder / "rows.parquet", row_group_size=321)
     return folder / "rows.parquet"
 
 
@@ -48,9 +48,9 @@ def parquet_folder(x, folder):
     inside = folder / "parts"
     (inside / "later").mkdir(parents=True)
     third = len(x) // 3
-    pq.write_table(_table(x[:third]), inside / "0.parquet")
-    pq.write_table(_table(x[third : third + 1]), inside / "1.parquet")
-    pq.write_table(_table(x[third + 1 :]), inside / "later" / "2.parquet", row_group_size=100)
+    pq.write_table(table(x[:third]), inside / "0.parquet")
+    pq.write_table(table(x[third : third + 1]), inside / "1.parquet")
+    pq.write_table(table(x[third + 1 :]), inside / "later" / "2.parquet", row_group_size=100)
     (inside / "_metadata.parquet").write_bytes(b"not one of the rows")
     return inside
 

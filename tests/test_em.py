@@ -99,6 +99,16 @@ def test_a_far_start_loses_no_digits(structure, device):
     helpers.assert_close(result.model.covariances, expected.covariances, 1e-6)
 
 
+@pytest.mark.parametrize("structure", ["tied", "tied_diag", "tied_spherical"])
+def test_tied_components_far_apart_lose_no_digits_in_single_precision(structure, device):
+    rng = np.random.default_rng(0)
+    start = oracle.random_mixture(rng, structure, 8, 4, separation=1000.0)
+    x = start.sample(rng, 2000)[0].astype(np.float32)
+    model = helpers.fit(x, start, device, max_iter=1)
+    expected = oracle.em(x, start, max_iter=1).mixture
+    helpers.assert_close(model.covariances_, expected.covariances, 1e-5)
+
+
 def test_source_checks_its_weights():
     x = np.zeros((4, 2))
     for weight in ([1, 1, 1], [1, 1, 1, -1], [0, 0, 0, 0], [1, np.nan, 1, 1]):

@@ -17,8 +17,10 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 pytestmark = pytest.mark.skipif(CUDA, reason="a device is there: no interpreter")
 
-from fastgmm.backends import costs  # noqa: E402
+import torch_problems as problems  # noqa: E402
+from fastgmm.backends import batched_gpu, costs, few_gpu  # noqa: E402
 from fastgmm.backends.gpu import GPUBackend  # noqa: E402
+from fastgmm.backends.packing import width_of  # noqa: E402
 from fastgmm.backends.passes import up  # noqa: E402
 
 N = 200
@@ -132,3 +134,57 @@ def test_small(monkeypatch):
     cost = costs.expect_small(n, k, d, 4)
     _close(seen["expect_small"], cost, beside=n * k * 8)
     assert seen["expect_small"]["bytes"] == cost.bytes
+
+
+def _run_mixtures(monkeypatch, name, structure, dtype, *, n, k, d):
+    """Launches of a backward pass over two mixtures, tiles or few rows."""
+    module = batched_gpu if name == "batched" else few_gpu
+    x, log_weights, means, scale = (
+        t.detach() for t in problems.parameters(structure, batch=(2,), n=n, k=k, d=d, dtype=dtype)
+    )
+    upstream = torch.ones(2, n, dtype=dtype)
+    target = GPUBackend(torch.device("cpu")).target
+    meter = Meter(monkeypatch)
+    with np.errstate(all="ignore"):
+        module.backward(target, upstream, x, log_weights, means, scale)
+    return meter.seen, target
+
+
+@pytest.mark.parametrize(("structure", "d"), [("full", 5), ("full", 65), ("diag", 20)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_pull(monkeypatch, structure, dtype, d):
+    n, k = 150, 3
+    seen, target = _run_mixtures(monkeypatch, "batched", structure, dtype, n=n, k=k, d=d)
+    width = width_of(d, structure)
+    name = f"pull_{structure}"
+    extra = {} if structure == "full" else {"precisions": True}
+    launch = target.launch(name, width, dtype)
+    cost = getattr(costs, name)(n, k, width, dtype.itemsize, launch, **extra)
+    whole = costs.Cost(2 * cost.products, 2 * cost.operations, 2 * cost.bytes)
+    # Each result is negated once.
+    _close(seen[name], whole, beside=2 * up(n, launch.rows) * width)
+    assert seen[name]["bytes"] == whole.bytes
+
+
+@pytest.mark.parametrize("structure", ["full", "diag"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_few(monkeypatch, structure, dtype):
+    n, k, d = 4, 4, 5
+    seen, _ = _run_mixtures(monkeypatch, "few", structure, dtype, n=n, k=k, d=d)
+    pairs = 2 * n * k
+    for name in ("few_score", "few_backward"):
+        cost = getattr(costs, name)(pairs, d, dtype.itemsize, full=structure == "full")
+        _close(seen[name], cost, beside=pairs * (2 * d + 16))
+        assert cost.bytes <= seen[name]["bytes"] <= cost.bytes + 3 * pairs * dtype.itemsize
+
+
+@pytest.mark.parametrize("d", [5, 40])
+def test_colour(monkeypatch, d):
+    _, _, means, scale = (t.detach() for t in problems.parameters("full", batch=(2,), d=d))
+    target = GPUBackend(torch.device("cpu")).target
+    meter = Meter(monkeypatch)
+    labels = torch.zeros(2, 70, dtype=torch.int64)
+    few_gpu.colour(target, labels, torch.zeros(2, 70, d, dtype=means.dtype), means, scale)
+    cost = costs.colour_rows(140, d, 8, target.launch("colour", d, means.dtype))
+    _close(meter.seen["colour_rows"], cost, beside=0)
+    assert meter.seen["colour_rows"]["bytes"] == cost.bytes

@@ -18,43 +18,14 @@ torch = pytest.importorskip("torch")
 if importlib.util.find_spec("triton") is None:
     pytest.skip("triton is not installed", allow_module_level=True)
 
-from conftest import CUDA, LAYOUTS  # noqa: E402
+from conftest import LAYOUTS  # noqa: E402
 from fastgmm.backends import gpu as gpu_backend  # noqa: E402
 from fastgmm.backends import launch, passes  # noqa: E402
 from fastgmm.backends.gpu import GPUBackend  # noqa: E402
 
-WHERE = [
-    pytest.param(
-        "cpu", marks=pytest.mark.skipif(CUDA, reason="a device is there: no interpreter"),
-        id="interpreter",
-    ),
-    pytest.param(
-        "cuda:0",
-        id="cuda",
-        marks=[pytest.mark.gpu, pytest.mark.skipif(not CUDA, reason="there is no CUDA device")],
-    ),
-]  # fmt: skip
+pytestmark = pytest.mark.usefixtures("_unwritten_memory_is_nan")
 # N, K, D: every padding of features, rows that fill no tile, components that fill no group.
 SIZES = [(1, 1, 1), (130, 7, 2), (150, 2, 5), (129, 3, 17), (60, 2, 33)]
-
-
-@pytest.fixture(params=WHERE)
-def where(request):
-    return torch.device(request.param)
-
-
-@pytest.fixture(autouse=True)
-def _unwritten_memory_is_nan(monkeypatch):
-    """A kernel that leaves something out shows: what it should have written is NaN."""
-    plain = torch.empty
-
-    def poisoned(*args, **kwargs):
-        result = plain(*args, **kwargs)
-        if result.dtype.is_floating_point:
-            return result.fill_(torch.nan)
-        return result.fill_(torch.iinfo(result.dtype).max // 2)
-
-    monkeypatch.setattr(torch, "empty", poisoned)
 
 
 def _problem(structure, dtype, n, k, d, separation=2.0):

@@ -12,8 +12,9 @@ import fastgmm
 import helpers
 import oracle
 import streams
+from fastgmm import frames
 from fastgmm.errors import InputError
-from fastgmm.sources import ArraySource, batch_rows, open_source, read_parquet
+from fastgmm.sources import ArraySource, batch_rows, batches, open_source, read_parquet
 from fastgmm.sources.batches import rebatch
 
 
@@ -231,3 +232,30 @@ def test_a_path_may_be_an_array_source_too():
     x = streams.rows()
     models = [mixture().fit(rows) for rows in (x, ArraySource(x))]
     helpers.assert_same_bits(*models)
+
+
+def test_large_tables_are_converted_batch_by_batch(dtype, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    x = streams.rows(dtype=dtype)
+    # Of two pieces, whose border is none of a chunk.
+    table = pa.concat_tables([streams.table(x[:901]), streams.table(x[901:])])
+    whole = mixture(batch_size=400).fit(lambda: iter([x]))
+    converted, convert = [], frames.to_array
+    monkeypatch.setattr(frames, "to_array", lambda t: converted.append(len(t)) or convert(t))
+    small = mixture(batch_size=400).fit(table)
+    assert set(converted) == {len(x)}
+    converted.clear()
+    monkeypatch.setattr(batches, "DEFAULT_BYTES", x.nbytes // 2)
+    model = mixture(batch_size=400).fit(table)
+    assert max(converted) <= 400
+    assert sum(converted) >= 6 * len(x)
+    assert model.feature_names_in_.tolist() == list(streams.NAMES)
+    helpers.assert_same_bits(model, whole)
+    for other in (model, small):
+        np.testing.assert_array_equal(other.predict(table), other.predict(streams.table(x)))
+        assert other.score(table) == pytest.approx(other.score_samples(table).mean(), rel=1e-6)
+    assert max(converted) <= 400
+    with pytest.raises(InputError, match=r"column 'b' .*missing"):
+        model.predict(table.set_column(1, "b", pa.array([None, *range(len(x) - 1)])))
+    with pytest.raises(InputError, match="feature names should match"):
+        model.predict(table.rename_columns(["a", "b", "d"]))

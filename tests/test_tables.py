@@ -165,7 +165,7 @@ def test_what_is_written_reads_back_exactly(tmp_path, suffix, dtype):
         pytest.importorskip("pyarrow")
     values = (np.random.default_rng(0).normal(size=(7, 2)) * 1e3).astype(dtype)
     path = tmp_path / f"r.{suffix}"
-    results.write(path, values, ["a", "b"])
+    results.write(path, (values[:3], values[3:]), ["a", "b"])
     table = tables.read(path, dtype=dtype if dtype != np.int64 else None)
     np.testing.assert_array_equal(table.values, values)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -18,6 +18,8 @@ class FastGMM(Adapter):
     compiles_shapes = True
     #: the backend on a host: "cpu" for Numba, "interpreter" for Triton's
     host_backend: ClassVar[str] = "cpu"
+    #: arguments of the estimator that no other implementation has
+    settings: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def version(cls) -> str | None:
@@ -32,7 +34,7 @@ class FastGMM(Adapter):
         from fastgmm import GaussianMixture
 
         p = self.parameters
-        settings: dict[str, Any] = {"device": self._where(), "precision": self.mode}
+        settings = {"device": self._where(), "precision": self.mode, **self.settings}
         self._arguments: dict[str, Any] = {
             "n_components": p.n_components,
             "covariance_type": p.structure,

@@ -50,7 +50,7 @@ def _mixtures(
 def _few(x: Tensor) -> bool:
     """Whether mixtures have so few rows that their factors are not worth inverting."""
     check_tensors(x=x)
-    return x.ndim > 1 and x.shape[-2] <= engine_for(x).FEW
+    return x.ndim > 1 and engine_for(x).is_few(*x.shape[-2:])
 
 
 def _mixtures_of_few(

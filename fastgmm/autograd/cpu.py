@@ -7,8 +7,10 @@ from torch import Tensor
 
 from fastgmm.backends import batched, few, finite
 
-#: Rows of a mixture up to which :func:`few_score` is faster than :func:`score`.
-FEW = few.FEW
+
+def is_few(n_rows: int, n_features: int) -> bool:
+    """Whether :func:`few_score` is faster than :func:`score` for a mixture of so many rows."""
+    return n_rows <= few.FEW
 
 
 def _views(*tensors: Tensor) -> list[batched.Array]:

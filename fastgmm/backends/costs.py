@@ -96,3 +96,63 @@ def moments_diag(
     operations = pairs * width * (5 if second else 3) + pairs * (width // size)
     loads = pairs // UNROLL * width + pairs * (width // size)
     return Cost(0, operations, itemsize * loads)
+
+
+def pull_full(n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch) -> Cost:
+    """Per component: 2 D'^2 per row; for each pair of blocks the difference and its share anew.
+
+    Rows, points and the precision are read with every pair of blocks, shares with every column.
+    """
+    size = min(width & -width, launch.features)
+    n_blocks, n_tiles = width // size, -(-n_rows // launch.rows)
+    pairs = n_tiles * launch.rows * n_components
+    numbers = pairs * n_blocks * (1 + width)
+    numbers += n_tiles * n_components * width * (n_blocks + width)
+    return Cost(2 * pairs * width**2, 2 * pairs * width * n_blocks, itemsize * numbers)
+
+
+def pull_diag(
+    n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch, *, precisions: bool
+) -> Cost:
+    """Per pair and feature: difference, share, sum, and the precision where it is not 1."""
+    size = min(width & -width, launch.features)
+    n_tiles = -(-n_rows // launch.rows)
+    n = n_tiles * launch.rows
+    numbers = n * width + n * n_components * (width // size)
+    numbers += n_tiles * n_components * width * (2 if precisions else 1)
+    return Cost(0, (4 if precisions else 3) * n * n_components * width, itemsize * numbers)
+
+
+def few_score(n_pairs: int, n_features: int, itemsize: int, *, full: bool) -> Cost:
+    """Per (component, row) pair, over features padded to a power of two: difference and square.
+
+    Triangles take D steps, each a product and a difference per feature and a line of the factor.
+    """
+    d, width = n_features, _power(n_features)
+    factor = d * (width + 1) if full else width
+    operations = n_pairs * width * (2 + 2 * d if full else 2)
+    return Cost(0, operations, itemsize * n_pairs * (2 * width + factor + 1))
+
+
+def few_backward(n_pairs: int, n_features: int, itemsize: int, *, full: bool) -> Cost:
+    """The solve of :func:`few_score` and its transpose; per step and feature two operations more,
+    for the gradient by the factor, which is read again."""
+    d, width = n_features, _power(n_features)
+    factor = d * (width + 1) if full else width
+    operations = n_pairs * width * (3 + 6 * d if full else 5)
+    return Cost(0, operations, itemsize * n_pairs * (2 * width + 2 * factor + 1))
+
+
+def colour_rows(n_rows: int, n_features: int, itemsize: int, launch: Launch) -> Cost:
+    """Per row: a product and a sum for each entry of the triangle, in whole blocks of columns."""
+    size = min(_power(n_features), launch.features)
+    ends = (min(start + size, n_features) for start in range(0, n_features, size))
+    n = -(-n_rows // launch.rows) * launch.rows
+    n_blocks, steps = -(-n_features // size), sum(ends)
+    numbers = n * (n_blocks * size + steps * (1 + size))
+    return Cost(0, 2 * n * steps * size, 8 * n * n_blocks + itemsize * numbers)
+
+
+def _power(n: int) -> int:
+    """The power of two from ``n`` on."""
+    return 1 << (n - 1).bit_length()

@@ -56,7 +56,8 @@ class DeviceParameters:
 
     A row's weighted log-probability is constants_k - |factors_k (whiten (x - centre) - means_k)|^2,
     with ``factors`` the square itself in the spherical case. ``means`` is (K', D') for full
-    covariances, else (D', K').
+    covariances, else (D', K'). Of many mixtures all arrays have a leading dimension, and what
+    decides on skipping is None.
     """
 
     model: Any
@@ -81,7 +82,7 @@ class DeviceParameters:
     @property
     def width(self) -> int:
         """Features with padding, D'."""
-        return self.centre.shape[0]
+        return self.centre.shape[-1]
 
     @property
     def row_major(self) -> bool:
@@ -164,3 +165,57 @@ def pack(
         padded(thresholds, shape[:1], dtype),
         torch.where(tallest > -math.inf, tallest, 0.0).to(dtype),
     )
+
+
+def pack_mixtures(constants: Tensor, means: Tensor, factors: Tensor) -> DeviceParameters:
+    """Bring many mixtures into the form of the kernels; all arrays get a leading dimension of them.
+
+    Arguments as for :mod:`fastgmm.backends.batched`. Rows are taken as they are, so that x - mu is
+    rounded once, unless all components share a factor: then they are whitened by it, relative to
+    the mean of the means.
+    """
+    dtype = means.dtype
+    n_mixtures, n_components, n_features = means.shape
+    kind = {4: "full", 3: "diag", 2: "spherical"}[factors.ndim]
+    shared = shares_factor(factors, n_components)
+    family = "spherical" if shared else kind
+    width, whole = width_of(n_features, kind), whole_components(n_components)
+    half = math.sqrt(0.5) * factors.to(torch.float64)
+    if kind == "full":
+        half = half.tril()
+    centre = torch.zeros_like(means[:, 0])
+    relative, whiten = means.to(torch.float64), None
+    if shared:
+        centre = means.mean(dim=1)
+        relative = relative - centre.to(torch.float64)[:, None]
+        relative = relative @ half[:, 0].mT if kind == "full" else relative * half
+        shape = (width, width) if kind == "full" else (width,)
+        whiten = padded(half[:, 0], (n_mixtures, *shape), dtype)
+        packed = padded(torch.ones_like(constants), (n_mixtures, whole), dtype)
+    elif kind == "full":
+        packed = padded(half, (n_mixtures, whole, width, width), dtype)
+    elif kind == "diag":
+        packed = padded(half.mT, (n_mixtures, width, whole), dtype)
+    else:
+        packed = padded(half**2, (n_mixtures, whole), dtype)
+    points = padded(relative, (n_mixtures, whole, width), dtype)
+    return DeviceParameters(
+        None,
+        family,
+        n_components,
+        n_features,
+        centre.to(torch.float64),
+        padded(centre, (n_mixtures, width), dtype),
+        whiten,
+        points if family == "full" else points.mT.contiguous(),
+        packed,
+        padded(constants, (n_mixtures, whole), dtype, -math.inf),
+        reach=None,
+        thresholds=None,
+        tallest=None,
+    )
+
+
+def shares_factor(factors: Tensor, n_components: int) -> bool:
+    """Whether one triangle or diagonal stands for those of all components."""
+    return factors.ndim > 2 and factors.shape[1] < n_components

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -114,6 +115,9 @@ class Totals:
 class ChunkPass:
     """The E-step of one model over chunks of at most ``size`` rows; the workspace is kept.
 
+    Or of many mixtures (``packing.pack_mixtures``) at once: then rows are (B, n, D), of ``size``
+    each time, and what comes out has a leading dimension of mixtures too.
+
     Parameters
     ----------
     target : Target
@@ -128,34 +132,43 @@ class ChunkPass:
     ) -> None:
         self.target, self.parameters = target, parameters
         dtype, width = parameters.dtype, parameters.width
+        self._batch = tuple(parameters.constants.shape[:-1])
         kernel = f"expect_{parameters.family}"
         if parameters.family == "full" and not parameters.row_major:
             kernel = "expect_small"
+        elif parameters.family == "full" and self._batch:
+            # Its strides take registers.
+            kernel = "expect_mixtures"
         self._expect = target.launch(kernel, width, dtype)
         self._row = target.launch("row", width, dtype)
         self._load = target.launch("load_rows", width, dtype)
         self._respond = target.launch("respond", width, dtype)
+        if self._batch:
+            # Mixtures often have fewer rows than a tile.
+            rows = min(self._expect.rows, max(kernels.TILE, 1 << (size - 1).bit_length()))
+            self._expect = replace(self._expect, rows=rows)
         self._unit = max(kernels.TILE, self._expect.rows, self._row.rows)
         n_padded = up(size, self._unit)
-        whole = len(parameters.constants)
-        groups = min(target.programs // (n_padded // self._expect.rows), whole // _GROUP)
-        shape = (max(groups, 1), n_padded)
-        self._z = self._rows_array(n_padded)
-        self._raw = self._z
-        if lines and parameters.whiten is not None:
+        whole = parameters.constants.shape[-1]
+        n_tiles = math.prod(self._batch) * n_padded // self._expect.rows
+        groups = min(target.programs // n_tiles, whole // _GROUP)
+        shape = (max(groups, 1), *self._batch, n_padded)
+        self.z = self._rows_array(n_padded)
+        self._raw = self.z
+        if lines and parameters.whiten is not None and not self._batch:
             self._raw = self._rows_array(n_padded)
         self._top, self._total = target.empty(shape, dtype), target.empty(shape, dtype)
         self._label = target.empty(shape, torch.int32)
         self._lp = self._active = None
         if lines:
-            self._lp = target.empty((whole, n_padded), dtype)
+            self._lp = target.empty((*self._batch, whole, n_padded), dtype)
             self._active = target.empty((n_padded // kernels.TILE, whole), torch.int32)
 
     def _rows_array(self, n_padded: int) -> Tensor:
         width, dtype = self.parameters.width, self.parameters.dtype
         if self.parameters.row_major:
-            return self.target.empty((n_padded, width), dtype)
-        return self.target.empty((width, n_padded), dtype).T
+            return self.target.empty((*self._batch, n_padded, width), dtype)
+        return self.target.empty((*self._batch, width, n_padded), dtype).mT
 
     def _load_into(self, z: Tensor, x: Tensor, order: Tensor | None, whiten: Tensor | None) -> None:
         kernels.load_rows(
@@ -175,12 +188,12 @@ class ChunkPass:
         ``lp`` (n, K) takes the log-probabilities. ``order`` is the rows' numbers by label and
         those labels; then components out of reach are left out.
         """
-        p, n = self.parameters, len(x)
+        p, n = self.parameters, x.shape[-2]
         padded = up(n, self._unit)
-        z = self._z[:padded]
+        z = self.z[..., :padded, :]
         index, labels = (None, None) if order is None else order
         self._load_into(z, x, index, p.whiten)
-        top, total, label = (a[:, :padded] for a in (self._top, self._total, self._label))
+        top, total, label = (a[..., :padded] for a in (self._top, self._total, self._label))
         skip = None
         if labels is not None:
             places = torch.arange(0, padded, self._expect.rows, device=labels.device)
@@ -192,11 +205,14 @@ class ChunkPass:
         else:
             run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
             run(*arguments, skip=skip, launch=self._expect)
+        # Views, for the result is written to the first of the groups.
+        top, total, label = (a.view(len(a), -1) for a in (top, total, label))
         kernels.combine(top, total, label, launch=self._row)
 
     def finish(self, norm: Tensor | None = None, best: Tensor | None = None) -> None:
         """Write the log-likelihoods, and the labels with -1 for rows that nothing reaches."""
-        kernels.finish(self._top[0], self._total[0], self._label[0], norm, best, launch=self._row)
+        top, total, label = (a[0].flatten() for a in (self._top, self._total, self._label))
+        kernels.finish(top, total, label, norm, best, launch=self._row)
 
     def respond(self, lp: Tensor, *, log: bool) -> None:
         """Turn the log-probabilities of the last chunk into responsibilities, in place."""
@@ -230,7 +246,7 @@ class ChunkPass:
             lp.T[:padded], self._top[0], self._total[0], n, p.n_components,
             moments=(active, weight, p.thresholds, p.tallest), launch=self._respond,
         )  # fmt: skip
-        if self._raw is not self._z:
+        if self._raw is not self.z:
             self._load_into(self._raw[: up(n, self._unit)], x, order and order[0], None)
         worth = p.n_components >= device_sizes()["skip_components"]
         kernels.moments(
@@ -240,6 +256,41 @@ class ChunkPass:
             precision=self.target.product(p.dtype), launches=totals.launches,
         )  # fmt: skip
         return norm
+
+    def log_likelihoods(self, n: int) -> Tensor:
+        """log p(x) of the last rows of many mixtures, (B, n)."""
+        norm = self.target.empty((math.prod(self._top.shape[1:]),), self.parameters.dtype)
+        self.finish(norm)
+        return norm.reshape(self._top.shape[1:])[..., :n]
+
+    def weigh(self, x: Tensor, upstream: Tensor) -> Tensor:
+        """Weights (B, K', R) of the components of many mixtures, 0 beyond the last row.
+
+        ``upstream`` (B, n) times responsibility, or ``upstream`` (B, n, K) itself. :attr:`z` has
+        the rows then.
+        """
+        p, n, lp = self.parameters, x.shape[-2], self._lp
+        if lp is None:
+            raise TypeError("this pass was made without lines")
+        if upstream.ndim == 3:
+            self._load_into(self.z, x, None, p.whiten)
+            lp.zero_()
+            lp[:, : p.n_components, :n] = upstream.mT
+            return lp
+        self.expect(x, lp.mT[:, :n])
+        kernels.respond(
+            lp.mT[:, : up(n, kernels.TILE)], self._top[0], self._total[0], n, p.n_components,
+            moments=(None, upstream, None, None), launch=self._respond,
+        )  # fmt: skip
+        return lp
+
+    def add_weighted(self, n: int, weights: Tensor, about: Tensor, totals: Totals) -> None:
+        """Add moments of the rows in :attr:`z` under given weights (B, K', R) about (B, K', D')."""
+        kernels.moments(
+            self.z, n, self.parameters.n_components, about.flatten(0, 1), totals.arrays(),
+            resp=weights.flatten(0, 1), active=None, labels=None, weight=None, skip=False,
+            precision=self.target.product(about.dtype), launches=totals.launches,
+        )  # fmt: skip
 
 
 def add_labelled(

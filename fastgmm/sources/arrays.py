@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +12,37 @@ from fastgmm.arrays import Array, cast, home, like, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.batches import batch_rows
+
+# Maps of files beyond this many bytes count as rows that are not in memory.
+MAPPED_BYTES = 2**30
+
+
+def mapped(x: object) -> np.memmap | None:
+    """The memory map that an array is, or looks into; None if there is none."""
+    found = None
+    while isinstance(x, np.ndarray):
+        # The outermost has the offset of the whole map.
+        found = x if isinstance(x, np.memmap) else found
+        x = x.base
+    return found if isinstance(x, mmap.mmap) else None
+
+
+def check_file(whole: np.memmap) -> None:
+    """Look whether a mapped file still has its length: to read beyond its end kills a process.
+
+    Raises
+    ------
+    InputError
+        If it has been cut short.
+    """
+    view: Any = whole.base
+    end = whole.offset - whole.offset % mmap.ALLOCATIONGRANULARITY + len(view)
+    size = view.size()
+    if size < end:
+        raise InputError(
+            f"{whole.filename or 'the mapped file'}: {end - size} bytes of the {end} that were "
+            "mapped are gone; the file has been cut short. Write it again."
+        )
 
 
 def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
@@ -51,10 +84,14 @@ class ArraySource(Source):
         float32 or float64, any strides; or a tensor.
     sample_weight : array-like of shape (N,), optional
     batch_size : int or str, optional
-        Rows per chunk, or their size such as "64MB"; all rows in one chunk by default.
-    """
+        Rows per chunk, or their size such as "64MB"; all rows in one chunk by default, and 64 MiB
+        of a mapped file of more than 1 GiB.
 
-    resident = True
+    Notes
+    -----
+    Before each chunk a mapped file is asked for its length, so that one that has been cut short is
+    an error; one that is cut while a chunk is read ends the process, where a path would not.
+    """
 
     def __init__(
         self, x: Array, sample_weight: object = None, batch_size: int | str | None = None
@@ -62,9 +99,13 @@ class ArraySource(Source):
         self._x = x
         self.n_rows, self.n_features = x.shape
         self.dtype, self.home = x.dtype, home(x)
-        whole = max(self.n_rows, 1)
+        self._file = mapped(x)
         row_bytes = self.n_features * x.dtype.itemsize
-        self._batch = whole if batch_size is None else batch_rows(batch_size, row_bytes)
+        self.resident = self._file is None or self.n_rows * row_bytes <= MAPPED_BYTES
+        if batch_size is None and self.resident:
+            self._batch = max(self.n_rows, 1)
+        else:
+            self._batch = batch_rows(batch_size, row_bytes)
         self._weight: Array | None = None
         if sample_weight is not None:
             weight = check_weights(sample_weight, self.n_rows)
@@ -78,10 +119,14 @@ class ArraySource(Source):
         for start in range(0, self.n_rows, self._batch):
             rows = slice(start, start + self._batch)
             weight = None if self._weight is None else self._weight[rows]
+            if self._file is not None:
+                check_file(self._file)
             yield Chunk(self._x[rows], weight, start)
 
     def place(self, where: Callable[[Array], Array]) -> None:
         self._x = where(self._x)
+        self._file = mapped(self._x)
+        self.resident = self.resident or self._file is None
         self.dtype = self._x.dtype
         if self._weight is not None:
             self._weight = like(self._weight, self._x)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.errors import InputError
+from fastgmm.sources import batches
 from fastgmm.sources.base import Source
 from fastgmm.sources.files import read_path, rows_of_batch
 from fastgmm.sources.stream import HOW_TO_WRAP, Reader, StreamSource
@@ -42,9 +43,10 @@ def open_source(
     Parameters
     ----------
     X : any
-        A path, Source, Reader, function, iterator, torch Dataset or DataLoader, pyarrow Dataset,
-        zarr or h5py array, Dask array or data frame. A function takes nothing and returns an
-        iterator of chunks: arrays, tensors or tables (n, D), or tuples of such and weights (n,).
+        A path, Source, Reader, function, iterator, torch Dataset or DataLoader, pyarrow Dataset or
+        Table of more than 64 MiB, zarr or h5py array, Dask array or data frame. A function takes
+        nothing and returns an iterator of chunks: arrays, tensors or tables (n, D), or tuples of
+        such and weights (n,).
     sample_weight : array-like of shape (N,) or path of a .npy file, optional
     batch_size : int or str, optional
         Rows per chunk, or their size such as "64MB".
@@ -100,6 +102,9 @@ def _reader_of(X: Any) -> Reader | None:
         return _stored(X, name)
     if root == "pyarrow" and hasattr(X, "to_batches") and hasattr(X, "scanner"):
         return _arrow(X, name)
+    if root == "pyarrow" and hasattr(X, "to_batches") and hasattr(X, "nbytes"):
+        # A small one is converted once, as other tables are.
+        return _table(X, name) if X.nbytes > batches.DEFAULT_BYTES else None
     if isinstance(X, Iterator):
         return Reader(lambda rows: X, f"the {name}", once=True)
     if callable(X) and not hasattr(X, "shape") and not isinstance(X, type):
@@ -147,3 +152,16 @@ def _arrow(X: Any, name: str) -> Reader:
             yield rows_of_batch(batch, names)
 
     return Reader(batches, f"the {name}", names=names)
+
+
+def _table(X: Any, name: str) -> Reader:
+    """Record batches of a table in memory: converted as they come, not all at once."""
+    single = all(str(kind) in ("float", "halffloat") for kind in X.schema.types)
+
+    def parts(rows: int) -> Iterator[Any]:
+        for batch in X.to_batches(max_chunksize=rows):
+            yield type(X).from_batches([batch])
+
+    names = tuple(X.schema.names)
+    row_bytes = max(len(names), 1) * (4 if single else 8)
+    return Reader(parts, f"the {name}", row_bytes=row_bytes, n_rows=X.num_rows, names=names)

@@ -91,7 +91,8 @@ class StreamSource(Source):
         self._begun: Iterator[Rows] | None = _chain(first, parts)
         x = first[0]
         self.n_features, self.dtype, self.home = x.shape[1], x.dtype, home(x)
-        self._sample, self._weighted = x[:1], first[1] is not None
+        # A view would keep all of the chunk.
+        self._sample, self._weighted = namespace(x).asarray(x[:1], copy=True), first[1] is not None
         if row_bytes is None:
             rows = batch_rows(batch_size, x.dtype.itemsize * x.shape[1])
         self._rows = rows
@@ -227,6 +228,7 @@ def _as_it_is(x: Array) -> Array:
 def _chain(first: Rows, rest: Iterator[Rows]) -> Iterator[Rows]:
     try:
         yield first
+        del first
         yield from rest
     finally:
         rest.close()  # type: ignore[attr-defined]

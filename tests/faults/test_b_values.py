@@ -185,3 +185,24 @@ def test_case_27_starts_that_are_not_finite(name):
     start[name][1] = np.nan
     with pytest.raises(ValueError, match=name.removesuffix("_init").removesuffix("s")):
         fastgmm.GaussianMixture(3, covariance_type="diag", **start).fit(rows(d=2))
+
+
+@pytest.mark.filterwarnings("ignore::fastgmm.errors.DegenerateDataWarning")
+@pytest.mark.parametrize("k", [2, 9], ids=["pairs", "lists"])
+def test_case_26_far_rows_count_in_a_fit(structure, device, dtype, k):
+    # Their log-probabilities are so large that a rounding of them is an exponent of many nats.
+    rng = np.random.default_rng(0)
+    start = oracle.random_mixture(rng, structure, k, 3)
+    x = start.sample(rng, 60)[0]
+    far = 1e7 if dtype == np.float32 else 1e13
+    x[::3] = far * rng.uniform(0.1, 1.0, size=(20, 1)) * rng.standard_normal((20, 3))
+    x = x.astype(dtype)
+    settings = {"max_iter": 1, "reg_covar": 1e-3 * float(np.abs(x).max()) ** 2}
+    model = helpers.fit(x, start, device, **settings)
+    expected = oracle.em(x, start, **settings).mixture
+    got = helpers.learnt(model)
+    # Where components share a covariance rounding may decide what a row belongs to; it counts once.
+    helpers.assert_close(got.weights @ got.means, x.astype(np.float64).mean(axis=0), 1e-5)
+    if not oracle.is_tied(structure):
+        np.testing.assert_allclose(got.weights, expected.weights, atol=1e-4)
+        helpers.assert_same_mixture(got, expected, 1e-4)

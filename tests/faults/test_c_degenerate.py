@@ -11,7 +11,15 @@ from catching import caught_warnings, messages, warns
 import fastgmm
 import helpers
 import oracle
-from fastgmm.errors import DegenerateDataWarning, InputError, SingularCovarianceError
+from fastgmm import covariance
+from fastgmm.errors import (
+    DegenerateDataWarning,
+    InputError,
+    PrecisionWarning,
+    SingularCovarianceError,
+)
+from fastgmm.jitter import restored
+from fastgmm.model import MixtureModel
 
 INITS = ("kmeans", "k-means++", "random", "random_from_data")
 
@@ -108,6 +116,76 @@ def test_case_32_covariances_are_symmetric(structure, place, dtype):
         np.testing.assert_array_equal(matrix, np.swapaxes(matrix, -1, -2))
     assert np.linalg.eigvalsh(model.covariances_.astype(np.float64)).min() > 0
     assert_finite(model)
+
+
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_case_32_rounding_is_mended_within_bounds_and_told(structure):
+    # Two piles, and a direction whose spread float32 cannot tell from 0.
+    z, pile = rows(4000, 4), np.random.default_rng(1).integers(2, size=(4000, 1))
+    near = np.column_stack([z[:, :3], z[:, 0] + 1e-5 * z[:, 3]]) + 100.0 * pile
+    settings = {"covariance_type": structure, "reg_covar": 1e-12, "max_iter": 8, "tol": 0.0}
+    model = fastgmm.GaussianMixture(2, random_state=0, **settings)
+    with warns(PrecisionWarning, r"M-steps: rounding in float32.*indefinite.*1e-04.*float64"):
+        model.fit(near.astype(np.float32))
+    assert model.n_jitter_ > 0
+    assert_finite(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)
+        exact = fastgmm.GaussianMixture(2, random_state=0, **settings).fit(near)
+    assert exact.n_jitter_ == 0
+
+
+def broken(structure, dtype, share):
+    """A model of two components whose smallest eigenvalues are -share of the largest."""
+    structure = covariance.get(structure)
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    matrix = (basis * [-share, 0.1, 0.5, 1.0]) @ basis.T
+    scale = np.array([1e-3, 1.0, 1.0, 1e3])
+    matrix = (matrix + matrix.T) / 2 * scale[:, None] * scale
+    matrices = matrix if structure.tied else np.stack([np.eye(4), matrix])
+    return MixtureModel.factorised(np.full(2, 0.5), np.zeros((2, 4)), matrices, structure)
+
+
+@pytest.mark.parametrize("structure", ["full", "tied"])
+@pytest.mark.parametrize("share", [1e-15, 1e-7, 1e-2])
+def test_case_32_the_ladder_is_bounded(structure, dtype, share):
+    model = broken(structure, dtype, share)
+    found, count = restored(model, 1e-12, np.dtype(dtype))
+    eps = np.finfo(dtype).eps
+    if share > 800 * eps:
+        assert count == 0
+        assert found is model
+        return
+    assert found.sound()
+    assert count == 1
+    before, after = (np.atleast_3d(m.covariances).reshape(-1, 4, 4) for m in (model, found))
+    added = after - before
+    for matrix, more in zip(before, added, strict=True):
+        variances = np.diag(matrix)
+        np.testing.assert_array_equal(more, np.diag(np.diag(more)))
+        assert (np.diag(more) <= np.maximum(900 * eps * variances, 1.1e-12)).all()
+    if structure == "full":
+        np.testing.assert_array_equal(added[0], 0.0)
+    # Without regularisation the caller wants to know.
+    assert restored(model, 0.0, np.dtype(dtype)) == (model, 0)
+
+
+@pytest.mark.parametrize("structure", ["diag", "spherical", "tied_diag", "tied_spherical"])
+def test_case_32_variances_below_reg_covar_are_raised_to_it(structure):
+    structure = covariance.get(structure)
+    variances = np.full(structure.shape(2, 3), 2.0)
+    variances[(-1,) * variances.ndim] = -1e-9
+    model = MixtureModel.factorised(np.full(2, 0.5), np.zeros((2, 3)), variances, structure)
+    found, count = restored(model, 1e-6, np.dtype(np.float64))
+    assert count == 1
+    assert found.sound()
+    np.testing.assert_array_equal(found.covariances, np.where(variances < 0, 1e-6, variances))
+
+
+def test_case_32_what_is_not_finite_is_left_alone():
+    model = broken("full", np.float32, np.nan)
+    assert restored(model, 1e-6, np.dtype(np.float32)) == (model, 0)
 
 
 @pytest.mark.parametrize("structure", ["full", "diag", "spherical"])

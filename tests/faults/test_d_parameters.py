@@ -1,4 +1,4 @@
-"""Fault cases 38-46: parameters and control of a fit."""
+"""Fault cases 38-45: parameters and control of a fit."""
 
 from __future__ import annotations
 
@@ -17,21 +17,6 @@ from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
 
 def rows(n=200, d=3, seed=0):
     return np.random.default_rng(seed).standard_normal((n, d))
-
-
-def state(model):
-    return {
-        key: np.copy(value) if isinstance(value, np.ndarray) else value
-        for key, value in vars(model).items()
-        if key.endswith("_") and not key.startswith("_")
-    }
-
-
-def assert_same_state(model, before):
-    after = state(model)
-    assert after.keys() == before.keys()
-    for key, value in before.items():
-        np.testing.assert_array_equal(after[key], value, err_msg=key)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +166,32 @@ def test_case_41_all_failed_starts_are_reported():
         fastgmm.GaussianMixture(2, reg_covar=0.0, n_init=3, random_state=0).fit(x)
 
 
+@pytest.mark.parametrize("max_iter", [0, 5])
+def test_case_41_a_start_that_is_not_a_number_is_skipped(max_iter, monkeypatch):
+    from dataclasses import replace
+
+    from fastgmm import fitting
+
+    x, _, _ = helpers.problem("full", np.float64)
+    made, initial_model = [], fitting.initial_model
+
+    def broken_first(*args, **kwargs):
+        model = initial_model(*args, **kwargs)
+        made.append(model)
+        return replace(model, means=np.nan * model.means) if len(made) == 1 else model
+
+    monkeypatch.setattr(fitting, "initial_model", broken_first)
+    model = fastgmm.GaussianMixture(3, n_init=3, random_state=0, max_iter=max_iter)
+    with warns(DegenerateDataWarning, r"1 of 3 starts failed and were skipped.*(?i:nan|finite)"):
+        model.fit(x)
+    assert len(made) == 3
+    assert np.isfinite(model.lower_bound_)
+    assert np.isfinite(model.means_).all()
+    made.clear()
+    with pytest.raises(SingularCovarianceError, match=r"(?i)nan|finite"):
+        fastgmm.GaussianMixture(3, random_state=0, max_iter=max_iter).fit(x)
+
+
 @pytest.mark.parametrize("make", [lambda: 5, np.random.RandomState, np.random.default_rng])
 def test_case_42_seeds(make):
     x = rows()
@@ -292,21 +303,21 @@ def test_case_44_the_scale_of_the_weights_does_not_matter(scale):
 def test_case_45_warm_start_that_cannot_continue(change):
     x = rows()
     model = fastgmm.GaussianMixture(2, warm_start=True, random_state=0).fit(x)
-    before = state(model)
+    before = helpers.state(model)
     if change == "components":
         model.set_params(n_components=3)
     elif change == "structure":
         model.set_params(covariance_type="diag")
     with pytest.raises(ValueError, match="warm_start"):
         model.fit(x[:, :2] if change == "features" else x)
-    assert_same_state(model, before)
+    helpers.assert_same_state(model, before)
 
 
 @pytest.mark.parametrize("trouble", ["rows", "weights", "parameter", "singular", "callback"])
 def test_case_45_a_failed_fit_leaves_the_previous_one(trouble):
     x = rows()
     model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
-    before, labels = state(model), model.predict(x)
+    before, labels = helpers.state(model), model.predict(x)
     arguments = {"X": x[:50, :2]}
     if trouble == "rows":
         arguments["X"] = np.full((10, 2), np.nan)
@@ -321,22 +332,5 @@ def test_case_45_a_failed_fit_leaves_the_previous_one(trouble):
         arguments["callback"] = lambda s: 1 / 0
     with pytest.raises((ValueError, ZeroDivisionError)):
         model.fit(**arguments)
-    assert_same_state(model, before)
+    helpers.assert_same_state(model, before)
     np.testing.assert_array_equal(model.predict(x), labels)
-
-
-def test_case_46_interrupt_leaves_the_previous_fit(structure):
-    x = rows()
-    model = fastgmm.GaussianMixture(2, covariance_type=structure, random_state=0).fit(x)
-    before = state(model)
-
-    def interrupt(progress):
-        if progress.iteration >= 2:
-            raise KeyboardInterrupt
-
-    model.set_params(n_components=3, tol=0.0)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(x + 5.0, callback=interrupt)
-    assert_same_state(model, before)
-    model.set_params(tol=1e-3).fit(x)
-    assert model.means_.shape == (3, 3)

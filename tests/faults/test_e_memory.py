@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,9 @@ from processes import run_python
 import fastgmm
 import helpers
 import oracle
+from fastgmm import budget
+from fastgmm.errors import InputError
+from fastgmm.sources import ArraySource, batches
 
 READERS = ("score_samples", "predict", "predict_proba", "component_log_prob")
 
@@ -48,6 +52,21 @@ def test_case_47_views_equal_their_copies(structure, dtype):
         helpers.assert_same_bits(a, b)
         for name in READERS:
             np.testing.assert_array_equal(getattr(a, name)(view), getattr(a, name)(copy))
+
+
+def test_case_47_byte_swapped_rows_keep_their_dtype(structure, device, dtype):
+    x = rows(300, 3).astype(dtype)
+    swapped = x.astype(x.dtype.newbyteorder())
+    start = oracle.start_from_labels(x, x[:, 0] > 0, structure)
+    a, b = helpers.fit(swapped, start, device), helpers.fit(x, start, device)
+    helpers.assert_same_bits(a, b)
+    assert a.means_.dtype == np.dtype(dtype)
+    for name in READERS:
+        np.testing.assert_array_equal(getattr(b, name)(swapped), getattr(b, name)(x))
+    given = (b.weights_, b.means_, b.precisions_cholesky_, structure)
+    score = fastgmm.functional.score_samples(swapped, *given, device=device)
+    assert score.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(score, fastgmm.functional.score_samples(x, *given, device=device))
 
 
 def test_case_47_repeated_row_with_stride_zero(structure, device, dtype):
@@ -117,6 +136,44 @@ def test_case_49_memory_map_is_not_copied(dtype, tmp_path):
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open map keeps its file from being cut there")
+@pytest.mark.parametrize("batch_size", [None, 700])
+def test_case_49_a_mapped_file_that_is_cut_short(batch_size, tmp_path):
+    x = rows(4000)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+
+    def cut(state):
+        with open(tmp_path / "x.npy", "r+b") as file:
+            file.truncate(20_000)
+
+    model = fastgmm.GaussianMixture(2, random_state=0, tol=0.0, batch_size=batch_size)
+    # A slice of the map needs no less of the file than all of it.
+    with pytest.raises(InputError, match=r"x\.npy: 108128 bytes of the 128128.*cut short"):
+        model.fit(mapped[100:], callback=cut)
+    assert not hasattr(model, "means_")
+
+
+def test_case_49_large_maps_count_as_rows_that_are_not_in_memory(tmp_path, monkeypatch):
+    from fastgmm.sources import arrays
+
+    x = rows(4000).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert ArraySource(mapped).resident
+    assert len(list(ArraySource(mapped))) == 1
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", x.nbytes - 1)
+    monkeypatch.setattr(batches, "DEFAULT_BYTES", x.nbytes // 4)
+    large = ArraySource(mapped)
+    assert not large.resident
+    assert [len(chunk.x) for chunk in large] == [1000] * 4
+    assert ArraySource(x).resident
+    start = oracle.random_mixture(np.random.default_rng(0), "full", 3, 4)
+    fits = [helpers.fit(given, start, "cpu", reg_covar=1e-6) for given in (mapped, x)]
+    a, b = map(helpers.learnt, fits)
+    helpers.assert_same_mixture(a, b, 1e-5)
+
+
 @pytest.mark.slow
 def test_case_50_rows_times_components_beyond_32_bits():
     # 34 million rows and 64 components: N K = 2.2e9, while the rows take 130 MB.
@@ -167,3 +224,54 @@ print(peak() - before)
 """
     )
     assert float(out) < 120.0
+
+
+@pytest.mark.parametrize("name", ["predict_proba", "predict_log_proba", "component_log_prob"])
+@pytest.mark.parametrize("place", ["array", "tensor", "file", "chunks"])
+def test_case_51_results_beyond_the_memory_are_refused(name, place, tmp_path, monkeypatch):
+    mixture = oracle.random_mixture(np.random.default_rng(0), "diag", 5, 4)
+    model, x = helpers.fitted(mixture, "cpu", batch_size=100), rows(1000)
+    expected = getattr(model, name)(x)
+    np.save(tmp_path / "x.npy", x)
+    given = {"array": x, "file": tmp_path / "x.npy", "chunks": lambda: iter(np.split(x, 10))}
+    if place == "tensor":
+        given["tensor"] = pytest.importorskip("torch").tensor(x)
+    # 40,000 bytes of results in a machine that has 39,999.
+    monkeypatch.setattr(budget, "memory_bytes", lambda: 39_999)
+    monkeypatch.setattr(budget, "_ALWAYS", 1000)
+    with pytest.raises(InputError, match=r"\(1000, 5\).*out='results\.npy'"):
+        getattr(model, name)(given[place])
+    # Fewer, or as they come, are fine.
+    assert getattr(model, name)(x[:900]).shape == (900, 5)
+    written = getattr(model, name)(given[place], out=tmp_path / "out.npy")
+    np.testing.assert_array_equal(np.load(written), expected)
+
+
+def test_case_51_results_of_arrays_are_written_part_by_part(tmp_path, monkeypatch):
+    from fastgmm.backends.cpu import CPUBackend
+
+    mixture = oracle.random_mixture(np.random.default_rng(0), "diag", 5, 4)
+    model, x = helpers.fitted(mixture, "cpu"), rows(1000)
+    expected, seen = model.predict_proba(x), []
+    compute = CPUBackend.responsibilities
+
+    def counted(self, prepared, part, **options):
+        seen.append(len(part))
+        return compute(self, prepared, part, **options)
+
+    monkeypatch.setattr(CPUBackend, "responsibilities", counted)
+    monkeypatch.setattr(batches, "DEFAULT_BYTES", 300 * 5 * 8)
+    out = model.predict_proba(x, out=tmp_path / "out.npy")
+    assert seen == [300, 300, 300, 100]
+    np.testing.assert_array_equal(np.load(out), expected)
+
+
+def test_case_51_the_memory_is_that_of_the_machine_or_its_container(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(budget, "_LIMITS", (str(limit), str(tmp_path / "missing")))
+    memory = budget.memory_bytes.__wrapped__
+    machine = memory()
+    assert machine is None or machine > 2**28
+    for text, expected in (("max\n", machine), ("4096\n", 4096)):
+        limit.write_text(text)
+        assert memory() == expected

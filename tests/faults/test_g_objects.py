@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import locale
 import pickle
+import sys
+import sysconfig
 import warnings
 
 import joblib
@@ -139,3 +141,56 @@ def test_case_70_locale_does_not_matter(tmp_path):
         helpers.assert_close(again.means_, mixture.means, 1e-15)
     finally:
         locale.setlocale(locale.LC_NUMERIC, before)
+
+
+# Threads that meet at the very first call, where what is made once is made.
+AT_ONCE = """
+import importlib, sys, threading
+for name in ("numpy", "numba", "scipy", "sklearn", "safetensors", "tqdm"):
+    importlib.import_module(name)
+locked = getattr(sys, "_is_gil_enabled", lambda: True)
+before = locked()
+import numpy as np
+import fastgmm
+sys.setswitchinterval(1e-6)
+x = np.random.default_rng(0).standard_normal((3000, 2))
+model = fastgmm.GaussianMixture.from_parameters(
+    [0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [1.0, 2.0], covariance_type="spherical")
+start, found = threading.Barrier(6), [None] * 6
+
+def work(i):
+    start.wait()
+    fit = fastgmm.GaussianMixture(
+        2, covariance_type="spherical", means_init=model.means_, random_state=0, max_iter=2)
+    found[i] = model.score_samples(x).tobytes() + model.predict(x).tobytes()
+    found[i] += fit.fit(x).means_.tobytes()
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(len(set(found)), None in found, locked() == before)
+"""
+
+
+def test_case_70_first_calls_of_many_threads_at_once():
+    assert run_python(AT_ONCE, "-W", "ignore").split() == ["1", "False", "True"]
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="needs a free-threaded build of Python"
+)
+def test_case_70_free_threaded_builds_run_without_the_lock():
+    code = AT_ONCE + "print(locked())\n"
+    out = run_python(code, "-W", "ignore", "-X", "gil=0").split()
+    assert out == ["1", "False", "True", "False"]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_case_70_free_threaded_builds_are_told_apart(on, monkeypatch):
+    from fastgmm import environment
+
+    plain = environment.describe()["python"]
+    monkeypatch.setattr(sysconfig, "get_config_var", {"Py_GIL_DISABLED": 1}.get)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: on, raising=False)
+    expected = f", free-threaded build, GIL {'on' if on else 'off'}"
+    assert environment._python() == plain.partition(", free")[0] + expected

@@ -33,6 +33,7 @@ from .skip import (
     SUM,
     TOP,
     begin_tile,
+    settle_far,
     settle_top,
     strip_bits,
     whole_strips,
@@ -186,6 +187,7 @@ def visit_tile(
             z, means, factors, constants, reach, early, first, last, begin, end, state, lp, masks
         )
         settle_top(begin, end, state)
+        settle_far(begin, end, lp, masks, state)
         if respond:
             respond_rows(
                 lp, masks, begin, end, n, tallest, label, order, row, labels, state, active, mass

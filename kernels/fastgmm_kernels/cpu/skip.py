@@ -33,6 +33,7 @@ from .simd import (
     store,
     strip_lanes,
     subtract,
+    zero_strip,
 )
 
 # Lines of the state of a tile (STATES, stride): cut so far; what lies between the top and the cut;
@@ -54,6 +55,17 @@ def lowest(array):
 @overload(lowest)
 def _lowest(array):
     value = -1e38 if array.dtype == types.float32 else -1e300
+    return lambda array: value
+
+
+def _far(array):
+    """Log-probability below which the rounding of the top may be a nat and more."""
+    raise NotImplementedError("only for compiled callers")
+
+
+@overload(_far)
+def _compiled_far(array):
+    value = -(2.0**22) if array.dtype == types.float32 else -(2.0**51)
     return lambda array: value
 
 
@@ -129,7 +141,7 @@ def settle_top(begin, end, state):
     """Bring what was met one at a time and in pairs together: the top and the cut of each row.
 
     The top is a rounding off the largest log-probability, which no result depends on, and -inf
-    for a row that no component can reach.
+    for a row that no component can reach. Where roundings are large, see :func:`settle_far`.
     """
     for t in range(begin, end, strip_lanes(state)):
         cut, slack = load_strip(state, CUT, t), load_strip(state, SLACK, t)
@@ -139,3 +151,18 @@ def settle_top(begin, end, state):
         top = maximum(load_strip(state, PEAK, t), top)
         store(state, TOP, t, top)
         store(state, CUT, t, maximum(subtract(multiply(top, SLOPE), slack), cut))
+
+
+@kernel
+def settle_far(begin, end, lp, masks, state):
+    """The largest log-probability itself as the top, for strips with rows far from everything.
+
+    There a rounding of the top would be an exponent: infinite, or nothing at all.
+    """
+    for t in range(begin, end, strip_lanes(state)):
+        if any_at_most(load_strip(state, TOP, t), _far(state)):
+            top = splat(zero_strip(state), -np.inf)
+            for k in range(masks.shape[0]):
+                if masks[k] >> (t // strip_lanes(lp)) & 1:
+                    top = maximum(load_strip(lp, k, t), top)
+            store(state, TOP, t, top)

@@ -5,7 +5,10 @@ Nothing here allocates, checks or chooses sizes; ``precision`` is what ``tl.dot`
 """
 
 from .axes import expect_diag, expect_spherical
+from .colour import colour_rows
+from .few import few_backward, few_score
 from .full import expect_full
+from .gradient import pull
 from .kmeans import candidate_potentials, update_closest
 from .product import input_precision, interpreted
 from .score import combine, finish, respond
@@ -17,15 +20,19 @@ __all__ = [
     "TILE",
     "UNROLL",
     "candidate_potentials",
+    "colour_rows",
     "combine",
     "expect_diag",
     "expect_full",
     "expect_spherical",
+    "few_backward",
+    "few_score",
     "finish",
     "input_precision",
     "interpreted",
     "load_rows",
     "moments",
+    "pull",
     "respond",
     "summarise",
     "update_closest",

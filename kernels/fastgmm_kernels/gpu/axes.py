@@ -10,6 +10,7 @@ import triton.language as tl
 
 from .online import any_row, fold, slack_of, within_reach, zeros
 from .statistics import UNROLL
+from .tile import mixture_strides
 
 
 @triton.jit
@@ -36,12 +37,20 @@ def _exponent(q, p_factor, DIAG: tl.constexpr):
 def _expect(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk,
+    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
     DIAG: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        p_z += i_b * s_zb
+        p_mean += i_b * s_mb
+        p_factor += i_b * s_fb
+        p_constant += i_b * s_cb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     top = tl.full((B_N,), float("-inf"), dtype)
@@ -85,6 +94,8 @@ def _expect(
                 m_lp = m_n & (k + c < n_components)
                 tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_lp)
     o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -94,13 +105,13 @@ def _expect(
 def _expect_diag(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk,
+    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
         p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, SKIP, C, B_N, True,
+        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, True,
     )  # fmt: skip
 
 
@@ -108,28 +119,29 @@ def _expect_diag(
 def _expect_spherical(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk,
+    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
         p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, SKIP, C, B_N, False,
+        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, False,
     )  # fmt: skip
 
 
 def _launch(kernel, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch):
     means, factors, constants = parameters.means, parameters.factors, parameters.constants
-    n_padded = means.shape[1]
-    n_groups, n_rows_padded = top.shape
+    n_padded, many = means.shape[-1], z.ndim == 3
+    n_groups, n_rows_padded = top.shape[0], top.shape[-1]
     per_group = triton.cdiv(n_padded // UNROLL, n_groups)
-    lp_strides = (0, 0) if lp is None else lp.stride()
+    lp_strides = (0, 0) if lp is None else lp.stride()[-2:]
     begin, weight = (None, None) if skip is None else skip
-    kernel[(n_rows_padded // launch.rows, n_groups)](
+    kernel[(n_rows_padded // launch.rows, n_groups, len(z) if many else 1)](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
         n_rows, parameters.n_components, n_padded, n_features,
         n_features if skip is None else min(launch.early, n_features), per_group,
-        parameters.tallest, z.stride(1), top.stride(0), *lp_strides,
+        parameters.tallest, z.stride(-1), top.stride(0), *lp_strides,
+        *mixture_strides(many, z, means, factors, constants, top[0], lp),
         skip is not None, UNROLL, launch.rows,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
@@ -138,7 +150,7 @@ def _launch(kernel, z, n_rows, n_features, parameters, top, total, label, lp, sk
 def expect_diag(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
     """As :func:`expect_full` for diagonal covariances.
 
-    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` too.
+    ``z`` (..., R, D') is feature-major, ``means`` are (..., D', K') and ``factors`` too.
     """
     _launch(_expect_diag, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch)
 
@@ -146,7 +158,7 @@ def expect_diag(z, n_rows, n_features, parameters, top, total, label, lp, *, ski
 def expect_spherical(z, n_rows, n_features, parameters, top, total, label, lp, *, skip, launch):
     """As :func:`expect_full` for one variance each.
 
-    ``z`` (R, D') is feature-major, ``means`` are (D', K') and ``factors`` (K',).
+    ``z`` (..., R, D') is feature-major, ``means`` are (..., D', K') and ``factors`` (..., K').
     """
     _launch(
         _expect_spherical, z, n_rows, n_features, parameters, top, total, label, lp, skip, launch

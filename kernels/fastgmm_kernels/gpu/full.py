@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .online import any_row, fold, slack_of, within_reach
-from .tile import block_of
+from .tile import block_of, mixture_strides
 
 
 @triton.jit
@@ -30,11 +30,21 @@ def _factor(p_factor, o_j, o_i, width):
 def _expect_full(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
+    s_zb, s_kb, s_ob, s_lb,
     SKIP: tl.constexpr, EARLY: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        first = i_b * s_kb
+        p_mean += first * D
+        p_factor += first * D * D
+        p_constant += first
+        p_z += i_b * s_zb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     o_d = tl.arange(0, B_D)
@@ -90,6 +100,8 @@ def _expect_full(
             nothing = tl.full((B_N,), float("-inf"), dtype)
             tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_n)
     o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -99,11 +111,21 @@ def _expect_full(
 def _expect_small(
     p_z, p_mean, p_factor, p_constant, p_top, p_total, p_label, p_lp,
     n_rows, n_components, per_group, width, s_z, s_out, s_ln, s_lk,
+    s_zb, s_kb, s_ob, s_lb,
     D: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     """As _expect_full for D <= 8: rows in lanes, no matrix unit."""
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
+    if s_zb is not None:  # many mixtures
+        i_b = tl.program_id(2).to(tl.int64)
+        first = i_b * s_kb
+        p_mean += first * width
+        p_factor += first * width * width
+        p_constant += first
+        p_z += i_b * s_zb
+        if p_lp is not None:
+            p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     top = tl.full((B_N,), float("-inf"), dtype)
@@ -131,6 +153,8 @@ def _expect_small(
         if p_lp is not None:
             tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
     o_out = i_group.to(tl.int64) * s_out + o_n
+    if s_zb is not None:
+        o_out += i_b * s_ob
     tl.store(p_top + o_out, top)
     tl.store(p_total + o_out, total)
     tl.store(p_label + o_out, label)
@@ -145,17 +169,21 @@ def expect_full(
     (int32) are (G, R). ``lp`` (n, K), any strides, takes the log-probabilities, or is None.
     ``skip`` is None or (begin, weight): per tile the component to begin with (None: the first) and
     the rows' weights or None; it needs a D' above the launch's early features.
+    For many mixtures at once arrays have a leading dimension of them, which is the second of the
+    groups' arrays (G, B, R); then nothing is skipped.
     """
     means, factors, constants = parameters.means, parameters.factors, parameters.constants
-    n_components, width = parameters.n_components, means.shape[1]
-    n_groups, n_padded = top.shape
+    n_components, width = parameters.n_components, means.shape[-1]
+    n_groups, n_padded, many = top.shape[0], top.shape[-1], z.ndim == 3
     per_group = triton.cdiv(n_components, n_groups)
-    lp_strides = (0, 0) if lp is None else lp.stride()
-    grid = (n_padded // launch.rows, n_groups)
-    if z.stride(0) == 1 and n_features <= 8:
+    lp_strides = (0, 0) if lp is None else lp.stride()[-2:]
+    own = mixture_strides(many, z, constants, top[0], lp)
+    grid = (n_padded // launch.rows, n_groups, len(z) if many else 1)
+    if z.stride(-2) == 1 and n_features <= 8:
         _expect_small[grid](
             z, means, factors, constants, top, total, label, lp,
-            n_rows, n_components, per_group, width, z.stride(1), top.stride(0), *lp_strides,
+            n_rows, n_components, per_group, width, z.stride(-1), top.stride(0), *lp_strides,
+            *own,
             n_features, launch.rows,
             num_warps=launch.warps,
         )  # fmt: skip
@@ -163,8 +191,8 @@ def expect_full(
     begin, weight = (None, None) if skip is None else skip
     _expect_full[grid](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
-        n_rows, n_components, per_group, parameters.tallest, *z.stride(), top.stride(0),
-        *lp_strides,
+        n_rows, n_components, per_group, parameters.tallest, *z.stride()[-2:], top.stride(0),
+        *lp_strides, *own,
         skip is not None, launch.early, precision,
         width, launch.rows, block_of(width, launch.features),
         num_warps=launch.warps, num_stages=launch.stages,

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .statistics import TILE
+from .tile import mixture_strides
 
 _BASE = tl.constexpr(81.0)
 
@@ -64,10 +65,16 @@ def finish(top, total, label, norm, best, *, launch):
 @triton.jit
 def _respond(
     p_lp, p_top, p_total, p_weight, p_threshold, p_active,
-    n_rows, n_components, n_padded, p_tallest, s_ln, s_lk,
-    LOG: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr,
+    n_rows, n_components, n_padded, p_tallest, s_ln, s_lk, s_lb, s_ob, s_vb,
+    LOG: tl.constexpr, WHOLE: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_top.dtype.element_ty
+    if s_lb is not None:  # many mixtures
+        b = tl.program_id(2).to(tl.int64)
+        p_lp += b * s_lb
+        p_top += b * s_ob
+        p_total += b * s_ob
+        p_weight += b * s_vb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     o_k = tl.program_id(1).to(tl.int64) * B_K + tl.arange(0, B_K)  # (B_K,)
     top, total = tl.load(p_top + o_n), tl.load(p_total + o_n)
@@ -81,20 +88,22 @@ def _respond(
         tl.store(p, lp - shift[:, None], mask=m)
     else:
         scale = tl.where(total > 0, 1.0 / total, 0.0)
-        if p_active is None:
+        if not WHOLE:
             tl.store(p, tl.exp(lp) * scale[:, None], mask=m)
         else:
             if p_weight is not None:
                 scale *= tl.load(p_weight + o_n, mask=o_n < n_rows, other=0.0)
             r = tl.exp(lp) * scale[:, None]
-            bound = _BASE + 2 * (tl.load(p_tallest) - safe)
-            threshold = tl.load(p_threshold + o_k, mask=o_k < n_padded, other=0.0)
-            r = tl.where(r * bound[:, None] >= threshold[None, :], r, 0.0)
+            if p_threshold is not None:
+                bound = _BASE + 2 * (tl.load(p_tallest) - safe)
+                threshold = tl.load(p_threshold + o_k, mask=o_k < n_padded, other=0.0)
+                r = tl.where(r * bound[:, None] >= threshold[None, :], r, 0.0)
             # Beyond the last row and component too: the moments read whole tiles.
             tl.store(p, r.to(dtype), mask=(o_k < n_padded)[None, :])
-            some = tl.max((r > 0).to(tl.int32), axis=0)
-            p_a = p_active + tl.program_id(0).to(tl.int64) * n_padded + o_k
-            tl.store(p_a, some, mask=o_k < n_padded)
+            if p_active is not None:
+                some = tl.max((r > 0).to(tl.int32), axis=0)
+                p_a = p_active + tl.program_id(0).to(tl.int64) * n_padded + o_k
+                tl.store(p_a, some, mask=o_k < n_padded)
 
 
 def respond(lp, top, total, n_rows, n_components, *, log=False, moments=None, launch):
@@ -103,11 +112,15 @@ def respond(lp, top, total, n_rows, n_components, *, log=False, moments=None, la
     ``lp`` (n, K) has any strides. For moments it is (R, K') instead, and ``moments`` is (active,
     weight, thresholds, tallest): then responsibilities are multiplied by the rows' weights, what
     is below the thresholds (K') becomes 0, and active (T, K') int32 says which tile has any left.
+    Of these all but the weights may be None, and then all may have a leading dimension of mixtures.
     """
     active, weight, thresholds, tallest = (None,) * 4 if moments is None else moments
-    n_padded = n_components if active is None else active.shape[1]
-    _respond[(triton.cdiv(n_rows, TILE), triton.cdiv(n_padded, launch.components))](
+    n_padded = n_components if moments is None else lp.shape[-1]
+    many = lp.ndim == 3
+    grid = (triton.cdiv(n_rows, TILE), triton.cdiv(n_padded, launch.components))
+    _respond[(*grid, len(lp) if many else 1)](
         lp, top, total, weight, thresholds, active, n_rows, n_components, n_padded, tallest,
-        *lp.stride(), log, TILE, launch.components,
+        *lp.stride()[-2:], *mixture_strides(many, lp, top, weight),
+        log, moments is not None, TILE, launch.components,
         num_warps=launch.warps,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tile import block_of
+from .tile import block_of, mixture_strides
 
 # Rows of the tiles for which it is known whether they say anything of a component.
 TILE = 128
@@ -57,12 +57,17 @@ def _share(
 @triton.jit
 def _moments_full(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_second,
-    n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk,
+    n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk, s_zb, n_own, n_idle,
     LABELS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, TILE: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     k = tl.program_id(0).to(tl.int64)
+    if s_zb is not None:
+        # Mixtures one after the other: n_own components, then n_idle that fill up the group.
+        i_b = k // n_own
+        p_z += i_b * s_zb
+        k += i_b * n_idle
     pair = tl.program_id(1)
     i = 0  # the lower triangle of blocks, line by line: pair = i (i + 1) / 2 + j
     for b in tl.static_range(1, D // B_D):
@@ -97,12 +102,14 @@ def _moments_full(
 @triton.jit
 def _moments_diag(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_count, p_first, p_second,
-    n_rows, n_components, n_tiles, per_split, flush, width, s_zn, s_zd, s_rk,
+    n_rows, n_components, n_tiles, per_split, flush, width, s_zn, s_zd, s_rk, s_zb, n_groups,
     SECOND: tl.constexpr, LABELS: tl.constexpr, SKIP: tl.constexpr,
     C: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
     k_0 = tl.program_id(0).to(tl.int64) * C
+    if s_zb is not None:
+        p_z += (tl.program_id(0) // n_groups).to(tl.int64) * s_zb
     i_d = tl.program_id(1)
     o_d = i_d * B_D + tl.arange(0, B_D)  # (B_D,)
     slot = tl.program_id(2).to(tl.int64) * n_components + k_0
@@ -167,6 +174,8 @@ def moments(
     ``totals`` are zeroed before the first chunk: counts (S, K'), first (S, K', D') and second
     (S, K', D', D'), lower triangle alone, or (S, K', D'), or None; float64, in S parts of the rows.
     ``skip`` leaves out tiles that say nothing of a component.
+    For many mixtures at once ``z`` is (B, R, D'), and K' counts the components of all of them, one
+    mixture after the other; ``n_components`` those of one; nothing is skipped.
     """
     count, first, second = totals
     n_splits, n_padded, width = first.shape
@@ -175,11 +184,16 @@ def moments(
     s_rk = 0 if by_label else resp.stride(0)
     shared = (z, resp, labels, weight, active, about)
     per_split = triton.cdiv(n_tiles, n_splits)
+    many = z.ndim == 3
+    n_mixtures = len(z) if many else 1
+    (s_zb,) = mixture_strides(many, z)
+    n_own = n_padded // n_mixtures
     full, diag = launches
     b_d = block_of(width, diag.features)
     _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
         *shared, count, first, second if second is not None and second.ndim == 3 else None,
-        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride(), s_rk,
+        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride()[-2:], s_rk,
+        s_zb, n_own // UNROLL if many else None,
         second is not None and second.ndim == 3, by_label, skip, UNROLL, TILE, b_d,
         num_warps=diag.warps, num_stages=diag.stages,
     )  # fmt: skip
@@ -187,10 +201,11 @@ def moments(
         b_d = block_of(width, full.features)
         n_blocks = width // b_d
         share = TILE // full.rows
-        _moments_full[(n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
+        _moments_full[(n_mixtures * n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
             *shared, second,
             n_rows, n_padded, n_tiles * share, per_split * share, full.flush * share,
-            *z.stride(), s_rk,
+            *z.stride()[-2:], s_rk, s_zb,
+            *((n_components, n_own - n_components) if many else (None, None)),
             by_label, skip, precision, width, TILE, full.rows, b_d,
             num_warps=full.warps, num_stages=full.stages,
         )  # fmt: skip

@@ -9,10 +9,17 @@ import triton.language as tl
 @triton.jit
 def _load_rows(
     p_x, p_order, p_centre, p_whiten, p_z, n_rows, n_features, width,
-    s_xn, s_xd, s_zn, s_zd,
+    s_xn, s_xd, s_zn, s_zd, s_xb, s_zb, s_cb, s_wb,
     PRODUCT: tl.constexpr, PRECISION: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
 ):  # fmt: skip
     dtype: tl.constexpr = p_z.dtype.element_ty
+    if s_zb is not None:  # many mixtures
+        b = tl.program_id(2).to(tl.int64)
+        p_x += b * s_xb
+        p_z += b * s_zb
+        p_centre += b * s_cb
+        if p_whiten is not None:
+            p_whiten += b * s_wb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
     i_n = o_n
@@ -45,17 +52,25 @@ def load_rows(x, order, centre, whiten, z, *, precision, launch):
 
     ``x`` (n, D) has any floating dtype and strides; ``order`` (n,) picks its rows, or is None;
     ``centre`` (D'); ``whiten`` is None, (D') or lower triangular (D', D'); ``z`` (R, D') has any
-    strides, R a multiple of the tile and D' of its features.
+    strides, R a multiple of the tile and D' of its features. All but ``order`` may have a leading
+    dimension of mixtures.
     """
-    n_rows, n_features = x.shape
-    b_n, b_d = launch.rows, block_of(z.shape[1], launch.features)
-    product = whiten is not None and whiten.ndim == 2
-    _load_rows[(triton.cdiv(z.shape[0], b_n), z.shape[1] // b_d)](
-        x, order, centre, whiten, z, n_rows, n_features, z.shape[1],
-        *x.stride(), *z.stride(),
+    n_rows, n_features = x.shape[-2:]
+    n_padded, width = z.shape[-2:]
+    b_n, b_d = launch.rows, block_of(width, launch.features)
+    many = z.ndim == 3
+    product = whiten is not None and whiten.ndim == 2 + many
+    _load_rows[(triton.cdiv(n_padded, b_n), width // b_d, len(z) if many else 1)](
+        x, order, centre, whiten, z, n_rows, n_features, width,
+        *x.stride()[-2:], *z.stride()[-2:], *mixture_strides(many, x, z, centre, whiten),
         product, precision, b_n, b_d,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
+
+
+def mixture_strides(many, *arrays):
+    """From one mixture to the next in each of the arrays; None for all where there is one alone."""
+    return [a.stride(0) if many and a is not None else None for a in arrays]
 
 
 def block_of(width, most):

@@ -1,0 +1,284 @@
+"""A gate against slower kernels: ``python -m benchmarks.gate [--write] [--json FILE]``.
+
+Each of six kernels is timed against two yardsticks in the same run: a product of matrices by NumPy,
+and a loop of multiply-adds in registers. A kernel has lost speed if its ratios to both have grown,
+so that another BLAS alone says nothing. What is compared is one ratio on one machine: reference
+ratios are kept by instruction set in `results/gate.json`, and `--write` measures them again.
+
+On a shared machine the trouble is other processes. So all run on one thread, in pieces of a few
+milliseconds that fit between two other tasks, kernel and yardsticks in turns; of each the fastest
+fifth counts. A slowdown must show in each of three tries, and where a yardstick itself spreads too
+much the gate says that it cannot tell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from .provenance import cpu_model, provenance
+from .report import aligned, seconds
+from .timing import quiet
+from .workloads import Parameters, make
+
+REFERENCE = Path(__file__).resolve().parent / "results" / "gate.json"
+#: a kernel may take so many times as long as in the reference; and on another processor model of
+#: the same instruction set, whose yardsticks may stand otherwise to its kernels
+LIMIT, LIMIT_ELSEWHERE = 1 / 0.75, 2.0
+TRIES = 3
+#: rounds of a try, the share of them that counts, and the spread of a yardstick (the median over
+#: that share) beyond which a try says nothing
+_ROUNDS, _FASTEST, _SPREAD = 25, 0.2, 1.5
+_WRITE_TRIES = 7
+
+Say = Callable[[str], None]
+Call = Callable[[], object]
+
+#: name: structure, precision, (N, K, D), pass; some milliseconds each on one thread
+KERNELS = {
+    "score full f32": ("full", "float32", (4096, 64, 32), "score"),
+    "EM full f32": ("full", "float32", (4096, 64, 32), "em"),
+    "EM full f64": ("full", "float64", (2048, 64, 32), "em"),
+    "EM diag f32": ("diag", "float32", (8192, 64, 16), "em"),
+    "EM tied f32": ("tied", "float32", (8192, 64, 16), "em"),
+    "k-means f32": ("spherical", "float32", (16384, 64, 16), "kmeans"),
+}
+
+
+def instruction_set() -> str | None:
+    """What the kernels are compiled for, or None where there is no reference for it."""
+    from fastgmm_kernels.cpu import REGISTER_BYTES
+
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    return {64: "AVX-512", 32: "AVX2"}.get(REGISTER_BYTES)
+
+
+def kernels(names: tuple[str, ...] = tuple(KERNELS)) -> dict[str, Call]:
+    """The passes of the CPU backend, ready to be called; each has been called once."""
+    from fastgmm.backends.cpu import CPUBackend
+
+    found: dict[str, Call] = {}
+    for name in names:
+        structure, precision, shape, task = KERNELS[name]
+        workload = make(structure, *shape, precision)  # type: ignore[arg-type]
+        found[name] = _call(CPUBackend(), workload.x, workload.start, task)
+        found[name]()
+    return found
+
+
+def _call(backend: Any, x: Any, start: Parameters, task: str) -> Call:
+    from fastgmm import covariance
+    from fastgmm.model import MixtureModel
+
+    structure = covariance.get(start.structure)
+    model = MixtureModel.from_covariances(start.weights, start.means, start.covariances, structure)
+    prepared = backend.prepare(model, x.dtype)
+    passes: dict[str, Call] = {
+        "score": lambda: backend.score_samples(prepared, x),
+        "em": lambda: backend.accumulate(prepared, x, None),
+        "kmeans": lambda: backend.kmeans_step(x, None, start.means),
+    }
+
+    def on_this_thread() -> object:
+        # Not even one of Numba's threads: what is compiled without them is in every other test.
+        with mock.patch("fastgmm.backends.cpu.threads", return_value=0):
+            return passes[task]()
+
+    return on_this_thread
+
+
+def yardsticks() -> dict[str, Call]:
+    """Work that no change of the kernels can touch; a millisecond or two each."""
+    import numba
+
+    from .peak import _horner
+
+    size = 512
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    out = np.empty_like(a)
+    loop = numba.njit(fastmath={"contract"})(_horner.py_func)
+    values, factor = np.zeros((1, size), np.float32), np.float32(0.5)
+    loop(values, factor, 1)
+    return {
+        "np.matmul": lambda: np.matmul(a, a, out=out),
+        "multiply-adds": lambda: loop(values, factor, 4000),
+    }
+
+
+def _once(call: Call) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def measure(calls: dict[str, Call], sticks: dict[str, Call]) -> dict[str, Any]:
+    """One try: seconds of kernels and yardsticks, their ratios, and how far a yardstick spreads."""
+    from threadpoolctl import threadpool_limits
+
+    times: dict[str, list[float]] = {name: [] for name in (*calls, *sticks)}
+    with threadpool_limits(1), quiet():
+        for _ in range(_ROUNDS):
+            for name, call in calls.items():
+                for stick, work in sticks.items():
+                    times[stick].append(_once(work))
+                times[name].append(_once(call))
+    fast = {name: float(np.quantile(found, _FASTEST / 2)) for name, found in times.items()}
+    spread = max(statistics.median(times[stick]) / fast[stick] for stick in sticks)
+    return {
+        "seconds": fast,
+        "ratios": {n: {s: fast[n] / fast[s] for s in sticks} for n in calls},
+        "spread": spread,
+    }
+
+
+def loss(ratios: dict[str, float], reference: dict[str, float]) -> float:
+    """How many times slower than in the reference, by the yardstick that says less."""
+    return min(ratios[stick] / reference[stick] for stick in reference)
+
+
+def judge(
+    reference: dict[str, Any],
+    limit: float,
+    calls: dict[str, Call],
+    sticks: dict[str, Call],
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Try up to three times; a kernel that is fast enough once is not tried again."""
+    suspects, tries = dict(calls), []
+    losses: dict[str, float] = {}
+    while suspects and len(tries) < TRIES:
+        found = measure(suspects, sticks)
+        tries.append(found)
+        for name in tuple(suspects):
+            value = loss(found["ratios"][name], reference[name])
+            losses[name] = min(value, losses.get(name, np.inf))
+            say(f"try {len(tries)}: {name} takes {value:.2f} of its reference")
+            if value <= limit:
+                del suspects[name]
+    steady = all(found["spread"] <= _SPREAD for found in tries)
+    return {
+        "limit": limit,
+        "loss": losses,
+        "slower": sorted(suspects) if steady else [],
+        "unclear": [] if steady else sorted(suspects),
+        "tries": tries,
+    }
+
+
+def reference_for(instructions: str | None) -> tuple[dict[str, Any], float] | str:
+    """The reference ratios and the limit, or why there are none."""
+    if instructions is None:
+        return f"no reference for the instruction set of {platform.machine()}"
+    known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+    if instructions not in known:
+        return f"no reference for {instructions}; python -m benchmarks.gate --write measures one"
+    entry = known[instructions]
+    same = entry["provenance"]["cpu"] == cpu_model()
+    return entry["ratios"], LIMIT if same else LIMIT_ELSEWHERE
+
+
+def run(budget: float = 20.0, say: Say = lambda _: None) -> dict[str, Any]:
+    """The gate as a study; it takes some seconds whatever the budget."""
+    instructions = instruction_set()
+    found = reference_for(instructions)
+    result: dict[str, Any] = {"instruction_set": instructions}
+    if isinstance(found, str):
+        result["absent"] = found
+    else:
+        result |= judge(*found, kernels(), yardsticks(), say)
+    return {"provenance": provenance(), **result}
+
+
+def write(say: Say = lambda _: None) -> int:
+    """Measure the reference of this instruction set and write it; 1 where that cannot be."""
+    instructions = instruction_set()
+    if instructions is None:
+        say(f"no reference is kept for {platform.machine()}")
+        return 1
+    calls, sticks = kernels(), yardsticks()
+    tries = [measure(calls, sticks) for _ in range(_WRITE_TRIES)]
+    worst = max(found["spread"] for found in tries)
+    if worst > _SPREAD:
+        say(f"the machine is busy: a yardstick spreads by {worst:.2f}")
+        return 1
+    names = tries[0]["ratios"]
+    ratios = {
+        name: {
+            stick: statistics.median(found["ratios"][name][stick] for found in tries)
+            for stick in sticks
+        }
+        for name in names
+    }
+    known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+    known[instructions] = {"provenance": provenance(), "ratios": ratios}
+    REFERENCE.write_text(json.dumps(known, indent=1) + "\n")
+    say(f"wrote {REFERENCE.name}")
+    return 0
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """One line per kernel."""
+    if "absent" in result:
+        return str(result["absent"])
+    lines: list[tuple[str, ...]] = [("kernel", "one pass", "of its reference", "verdict")]
+    for name, value in result["loss"].items():
+        times = [t["seconds"][name] for t in result["tries"] if name in t["seconds"]]
+        verdict = "slower" if name in result["slower"] else "kept"
+        if name in result["unclear"]:
+            verdict = "unclear, the machine is busy"
+        lines.append((name, seconds(min(times)), f"{value:.2f}", verdict))
+    head = f"{result['instruction_set']}, one thread, limit {result['limit']:.2f}"
+    return f"{head}\n\n{aligned(lines)}"
+
+
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Time against the reference, by kernel."""
+    from matplotlib import pyplot as plt
+
+    if "absent" in result:
+        return {}
+    figure, axes = plt.subplots(figsize=(7, 2.6))
+    axes.barh(list(result["loss"]), list(result["loss"].values()), color="#0072b2")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.axvline(result["limit"], color="#d55e00", linestyle="--", label="limit")
+    axes.set_xlabel("time over that of the reference, each in units of its yardstick")
+    axes.invert_yaxis()
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return {"gate": figure}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Judge, or write the reference; 1 where a kernel has become slower."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="measure the reference again")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
+    options = parser.parse_args(arguments)
+
+    def say(text: str) -> None:
+        print(f"  {text}", file=sys.stderr, flush=True)
+
+    if options.write:
+        return write(say)
+    result = run(say=say)
+    print(markdown(result))
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 1 if result.get("slower") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
