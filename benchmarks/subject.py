@@ -41,7 +41,8 @@ def checked_length(row: Row) -> int:
     if row.iterations is None:
         return SHORT
     n, k, d = row.shape
-    return row.iterations[row.structure != "full" or n * k * d * d < _HEAVY]
+    heavy = row.structure == "full" and n * k * d * d > _HEAVY
+    return row.iterations[0 if heavy else 1]
 
 
 def limit(row: Row, mode: str = "highest") -> float:
