@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,11 @@ def run(
                 if reason is None:
                     say(f"{data.name}, {name} start: {kind.name}")
                     try:
-                        curves[kind.name] = _curve(kind, data, start, seeds, share, checkpoints)
+                        with warnings.catch_warnings():
+                            # Constant pixels are known here, and which fits end before the optimum.
+                            warnings.simplefilter("ignore")
+                            curve = _curve(kind, data, start, seeds, share, checkpoints)
+                        curves[kind.name] = curve
                     except Exception as error:  # noqa: BLE001 - a failing peer is no end
                         reason = f"{type(error).__name__}: {str(error)[:200]}"
                 if reason is not None:

@@ -120,6 +120,8 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
     """Seconds of one iteration at each size until the time or the memory is used up."""
     found: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
+    smallest = points[0].workload()
+    kind(smallest.start, smallest.precision, _REG_COVAR).fit(smallest.x, 1)  # compiled, in no time
     begin, last = time.perf_counter(), (1.0, 0.0)
     for point in points:
         wanted = needed_bytes(point, kind.name)

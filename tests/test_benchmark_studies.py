@@ -122,7 +122,7 @@ def test_curves_of_likelihood(monkeypatch):
 def test_exponents_of_scaling(monkeypatch):
     monkeypatch.setattr(scaling, "STRUCTURES", ("diag",))
     monkeypatch.setattr(scaling, "_threads", lambda budget, say: [])
-    result = scaling.run(4.0, sweeps={"N": (500, 1000), "K": (1, 2)}, memory={})
+    result = scaling.run(20.0, sweeps={"N": (500, 1000), "K": (1, 2)}, memory={})
     assert len(result["time"]) == 4
     assert all(len(line["points"]) == 2 for line in result["time"])
     assert "diag" in scaling.markdown(json.loads(json.dumps(result)))
