@@ -32,9 +32,7 @@ def _each(found: Tensor) -> Tensor:
     return found.flatten(1).all(dim=1)
 
 
-def _sane(
-    x: Tensor, constants: Tensor, means: Tensor, factors: Tensor
-) -> tuple[Tensor, Tensor]:
+def _sane(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Which rows (B, N) and which mixtures (B,) are finite; a weight of 0 has the constant -inf."""
     whole = _each(means.isfinite()) & _each(factors.isfinite()) & _each(constants < torch.inf)
     return x.isfinite().all(dim=-1), whole

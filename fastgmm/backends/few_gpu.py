@@ -86,9 +86,7 @@ def backward(
     return found._replace(x=dx.sum(dim=0), factors=dscale.sum(dim=0) if shared else dscale)
 
 
-def colour(
-    target: Target, labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor
-) -> Tensor:
+def colour(target: Target, labels: Tensor, noise: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     """means[b, k] + factors[b, k] noise[b, s] with k = labels[b, s], (B, S, D).
 
     Parameters

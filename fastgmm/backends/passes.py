@@ -209,8 +209,8 @@ class ChunkPass:
 
     def finish(self, norm: Tensor | None = None, best: Tensor | None = None) -> None:
         """Write the log-likelihoods, and the labels with -1 for rows that nothing reaches."""
-        found = (a[0].flatten() for a in (self._top, self._total, self._label))
-        kernels.finish(*found, norm, best, launch=self._row)
+        top, total, label = (a[0].flatten() for a in (self._top, self._total, self._label))
+        kernels.finish(top, total, label, norm, best, launch=self._row)
 
     def respond(self, lp: Tensor, *, log: bool) -> None:
         """Turn the log-probabilities of the last chunk into responsibilities, in place."""
