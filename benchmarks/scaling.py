@@ -23,7 +23,7 @@ from .adapters import Adapter, by_name
 from .provenance import provenance
 from .report import aligned, seconds
 from .resident import peak, release, reset_peak, resident
-from .timing import Timing, nominal_flops, per_iteration
+from .timing import Timing, nominal_flops, once, settle
 from .workloads import Workload, make
 
 STRUCTURES = ("full", "tied", "diag", "spherical")
@@ -52,7 +52,6 @@ LIMIT_BYTES = 8e9
 #: points from the end that the slope is taken of
 _UPPER = 3
 _REG_COVAR = 1e-2
-_ITERATIONS = (1, 3)
 _REPEATS = 3
 #: shares of the budget
 _TIME, _THREADS = 0.65, 0.05
@@ -120,6 +119,8 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
     """Seconds of one iteration at each size until the time or the memory is used up."""
     found: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
+    smallest = points[0].workload()
+    kind(smallest.start, smallest.precision, _REG_COVAR).fit(smallest.x, 1)  # compiled, in no time
     begin, last = time.perf_counter(), (1.0, 0.0)
     for point in points:
         wanted = needed_bytes(point, kind.name)
@@ -151,19 +152,21 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
 
 
 def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:
-    """A few repeats of one iteration; small sizes take the smallest of more."""
+    """A few repeats of one iteration: long and short fits, longer ones where they take no time."""
     adapter = kind(workload.start, workload.precision, _REG_COVAR)
     begin = time.perf_counter()
-    adapter.fit(workload.x, 1)
+
+    def fit(n_iter: int) -> float:
+        return once(lambda: adapter.fit(workload.x, n_iter))
+
+    more = max(2, min(100, int(0.1 / fit(1))))
     timing = Timing()
-    short, long = _ITERATIONS
+    settle()
     for _ in range(_REPEATS):
         spent = time.perf_counter() - begin
         if timing.seconds and spent * (1 + 1 / len(timing.seconds)) > left:
             break
-        timing.seconds.append(
-            max(per_iteration(lambda n: adapter.fit(workload.x, n), short, long), 1e-7)
-        )
+        timing.seconds.append(max((fit(1 + more) - fit(1)) / more, 1e-7))
     return timing
 
 

@@ -19,7 +19,10 @@ def test_no_kernel_has_become_slower():
 def test_a_kernel_that_runs_twice_is_reported():
     sticks, name = gate.yardsticks(), "score full f32"
     call = gate.kernels((name,))[name]
-    reference = gate.measure({name: call}, sticks)["ratios"]
+    found = gate.measure({name: call}, sticks)
+    if max(found["drift"].values()) > gate._DRIFT:
+        pytest.skip("the machine is too busy to measure a reference")
+    reference = found["ratios"]
 
     def twice():
         call()

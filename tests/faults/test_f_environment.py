@@ -114,6 +114,31 @@ def test_case_59_two_processes_compile_at_once(tmp_path):
     assert float(run_python(SMALL_FIT, NUMBA_CACHE_DIR=tmp_path)) == float(jobs[0].result())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits on the sizes of files")
+def test_case_59_a_full_disk_costs_the_cache_and_nothing_else(tmp_path):
+    (tmp_path / "tiny.py").write_text(
+        "from fastgmm_kernels.cpu.jit import kernel\n\n\n"
+        "@kernel\ndef twice(x):\n    return 2.0 * x\n"
+    )
+    begin = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom tiny import twice\n"
+    # Files can be made and not filled: that a limit on their size and a full disk have in common.
+    full = (
+        "import logging, resource, signal\n"
+        "logging.basicConfig(level='INFO', stream=sys.stdout)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+    )
+    place, cache = {"NUMBA_CACHE_DIR": tmp_path / "cache"}, tmp_path / "cache"
+    out = run_python(begin + full + "print(twice(21.0))\n", **place)
+    assert "neither kept nor taken" in out
+    assert out.splitlines()[-1] == "42.0"
+    assert not [p for p in cache.rglob("*") if p.is_file()]
+    # With room again it is kept, and taken from there without a word.
+    count = "print(twice(21.0), sum(twice.stats.cache_hits.values()))\n"
+    assert run_python(begin + count, **place).split() == ["42.0", "0"]
+    assert run_python(begin + full + count, **place).split() == ["42.0", "1"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_case_60_fork_after_a_parallel_kernel():
     out = run_python(

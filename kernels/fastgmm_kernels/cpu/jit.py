@@ -6,10 +6,12 @@ source compiled in parallel and, for small inputs and forked children, without t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import threading
 import types as pytypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ OPTIONS: dict[str, Any] = {
     "boundscheck": False,
     "nogil": True,
 }
+
+_log = logging.getLogger("fastgmm_kernels")
 
 # Numba threads must not be entered by two Python threads at once under its workqueue layer,
 # and two passes side by side would only share the same cores anyway.
@@ -42,6 +46,15 @@ def _fingerprint() -> str:
 _FINGERPRINT = _fingerprint()
 
 
+@contextlib.contextmanager
+def _forgiving() -> Iterator[None]:
+    """Go on where the disk is full or the cache cannot be read: what is lost is a compilation."""
+    try:
+        yield
+    except OSError as error:
+        _log.info("a compiled kernel is neither kept nor taken from the cache: %s", error)
+
+
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
     """Decorate ``function``, cached on disk where a cache folder can be written."""
     dispatcher = numba.njit(**{**OPTIONS, **options})(function)
@@ -49,6 +62,8 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
         dispatcher.enable_caching()
     except RuntimeError:  # no writable cache folder: compile in memory
         return dispatcher
+    # Numba lets an error of the disk through, which would end the pass that was to be compiled.
+    dispatcher._cache._guard_against_spurious_io_errors = _forgiving
     file = getattr(dispatcher._cache, "_cache_file", None)
     if file is not None:
         # Numba stamps an entry with its own file only; helpers live in other files.

@@ -4,8 +4,8 @@ With weights w (upstream times responsibility) and precisions Q_k a row gets
 
     -sum_k w_k Q_k (z - m_k),
 
-with z - m_k formed before the product. Other gradients are moments (``statistics.py``) under the
-same weights, which may be negative. Mixtures are the last axis of the grid.
+with z - m_k formed before the product. All other gradients are moments (``statistics.py``) under
+the same weights, which may be negative. Mixtures are the last axis of the grid.
 """
 
 from __future__ import annotations
