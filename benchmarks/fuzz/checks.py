@@ -15,7 +15,7 @@ import oracle
 from .bounds import U64, Distances, Posterior, distances, posterior, unit
 from .cases import Case
 from .engines import Engine
-from .steps import em_step, kmeans_distances
+from .steps import TILE, em_step, kmeans_distances
 
 Array = Any
 
@@ -279,6 +279,8 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
         one_hot = np.zeros_like(square)
         one_hot[rows, label] = v
         slack = len(x) * U64
+        if engine.device not in ("cpu", "reference"):
+            slack += (min(len(x), TILE) + 4) * u  # weights and sums of tiles, as rows are
         counts = one_hot.sum(axis=0)
         yield _compare("k-means counts", step.counts, counts, slack * counts)
         size = one_hot.T @ ((3 * u + slack) * moved + 2 * slack * np.abs(case.rows))

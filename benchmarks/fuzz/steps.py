@@ -26,7 +26,7 @@ from .bounds import U64, Distances, Posterior
 Array = Any
 
 #: rows of a tile at most, whose sums are in the precision of the rows
-_TILE = 1024
+TILE = 1024
 #: variances (squared shifts over variances) beyond which moments are taken about the new means,
 #: and the share of the total scatter below which a tied structure does so (`fastgmm.em`)
 _FAR = {"float32": 1e3, "float64": 1e7}
@@ -64,7 +64,7 @@ def em_step(
     with np.errstate(all="ignore"):
         found = _m_step(mixture, x, post.resp, v, reg_covar)
         mass, slack = post.resp * v[:, None], post.resp_error * v[:, None]
-        gamma = (min(len(x), _TILE) + 8) * u + len(x) * U64
+        gamma = (min(len(x), TILE) + 8) * u + len(x) * U64
         counts = mass.sum(axis=0)
         skipped = len(x) * u * mixture.weights
         count_error = slack.sum(axis=0) + gamma * counts + skipped
