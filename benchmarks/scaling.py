@@ -129,14 +129,13 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
             continue
         flops = nominal_flops("fit", point.structure, *point.shape)
         left = share - (time.perf_counter() - begin)
-        # Of the last point: a fit of each length, a first one, and the drawing of rows.
-        expected = last[1] * max(flops / last[0], 1.0)
+        # Two fits of an iteration and one of three at least, by the iteration of the last point.
+        expected = last[1] * max(flops / last[0], 1.0) * 6
         if left_out or expected > max(left, 0.0):
             left_out[str(point.value)] = f"would take about {seconds(expected)}"
             continue
-        before = time.perf_counter()
         timing = _seconds(kind, point.workload(), left)
-        last = (flops, time.perf_counter() - before)
+        last = (flops, timing.median)
         found.append({"value": point.value, "shape": point.shape, **timing.summary()})
     sizes = [p["value"] for p in found]
     first = points[0]
@@ -146,7 +145,7 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
         "against": first.sweep,
         "points": found,
         "left_out": left_out,
-        "exponent": slope(sizes, [p["min"] for p in found]),
+        "exponent": slope(sizes, [p["median"] for p in found]),
         "theory": THEORY[first.sweep][first.structure],
     }
 
@@ -193,7 +192,7 @@ def _threads(budget: float, say: Say) -> list[dict[str, Any]]:
             numba.set_num_threads(count)
             try:
                 share = budget / (len(STRUCTURES) * len(counts))
-                times[count] = min(_seconds(by_name("fastgmm"), workload, share).seconds)
+                times[count] = _seconds(by_name("fastgmm"), workload, share).median
             finally:
                 numba.set_num_threads(most)
         values = [times[c] for c in counts]
@@ -259,7 +258,7 @@ def markdown(result: dict[str, Any]) -> str:
     for line in result["time"]:
         points = line["points"]
         sizes = f"{points[0]['value']:,} to {points[-1]['value']:,}" if points else "none"
-        took = seconds(points[-1]["min"]) if points else "-"
+        took = seconds(points[-1]["median"]) if points else "-"
         found = "-" if line["exponent"] is None else f"{line['exponent']:.2f}"
         where = (line["structure"], line["against"], line["implementation"])
         lines.append((*where, sizes, took, found, f"{line['theory']:g}"))
@@ -301,7 +300,7 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
         sizes = np.array([p["value"] for p in points], dtype=np.float64)
         ours = line["implementation"] == "fastgmm"
         colour, marker = ("#0072b2", "o") if ours else ("#999999", "s")
-        times = [p["min"] for p in points]
+        times = [p["median"] for p in points]
         exponent = "" if line["exponent"] is None else f" {line['exponent']:.2f}"
         label = f"{line['implementation']}{exponent}"
         axes.plot(sizes, times, color=colour, marker=marker, markersize=4, label=label)
