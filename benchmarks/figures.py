@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .rows import TARGETS
+from .small import GROUP
+
 _OURS, _PEER, _OTHER = "#0072b2", "#999999", "#e69f00"
 
 
@@ -41,7 +44,8 @@ def _ratios(result: dict[str, Any]) -> Any:
     """How many times faster than each peer, row by row, on a logarithmic axis."""
     from matplotlib import pyplot as plt
 
-    rows = [row for row in result["rows"] if row["ratios"]]
+    # Of a full run those with targets, and small data.
+    rows = [row for row in result["rows"] if row["ratios"] and row["group"] in (TARGETS, GROUP)]
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(rows) + 1))
     labelled = set()
     for place, row in enumerate(rows):

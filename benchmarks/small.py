@@ -20,6 +20,7 @@ from .rows import SKLEARN, Row
 from .timing import Timing, interleave, per_call, per_iteration, settle
 from .workloads import Array, Parameters
 
+GROUP = "Small data"
 #: seeds of the iris fits: one fit alone would measure the luck of its start
 _SEEDS = range(10)
 
@@ -219,7 +220,7 @@ def _row(
         entries[key]["seconds"] = timing.summary()
     return {
         "name": name,
-        "group": "Small data",
+        "group": GROUP,
         "title": title,
         "workload": workload,
         "unit": unit,

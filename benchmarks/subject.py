@@ -29,6 +29,8 @@ TOLERANCE = {
 SHORT, LONGEST = 2, 22
 #: seconds of iterations that the difference of two fits shall hold
 _ITERATIONS = 0.25
+#: seconds of an iteration from which few are enough
+_LONG_ITERATION = 2.0
 #: rows x components x squared features of an iteration that is much for the oracle
 _HEAVY = 1e11
 
@@ -143,7 +145,9 @@ class Subject:
             begin = time.perf_counter()
             self.call(middle)
             each = max((time.perf_counter() - begin - self._warm) / 2, 1e-4)
-            count = min(max(round(_ITERATIONS / each), 1), LONGEST - SHORT)
+            # What a fit does besides its iterations varies by as much as one of them may take.
+            least = 4 if each < _LONG_ITERATION else 1
+            count = min(max(round(_ITERATIONS / each), least), LONGEST - SHORT)
             self._lengths = SHORT, self._possible(SHORT + count)
         self._compile(self._lengths[0])
         entry["iterations"] = list(self._lengths)
