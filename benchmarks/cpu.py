@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import extras, large_k
-from .adapters import FastGMM
+from .adapters import ADAPTERS, FastGMM
 from .measure import measure, set_fractions
 from .provenance import provenance
 from .report import differences, notes, table, unsteady, verdicts
@@ -39,10 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
         return row.shrunk(_SHRINK) if options.quick else row
 
     budget = options.budget or (1.0 if options.quick else 12.0)
+    adapters = ADAPTERS
+    if options.implementations:
+        adapters = tuple(kind for kind in ADAPTERS if kind.name in options.implementations)
     peaks = extras.peaks()
     # no row waits for a peer that is a hundred times slower
     rows = [
-        measure(ready(row), budget, _say, seconds=10 * budget) for row in ROWS if row.name in chosen
+        measure(ready(row), budget, _say, seconds=10 * budget, adapters=adapters)
+        for row in ROWS
+        if row.name in chosen
     ]
     extra: dict[str, Any] = {}
     if FastGMM.missing() is None:
@@ -109,6 +114,13 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", type=float, metavar="SECONDS", help="of each implementation in each row"
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows alone")
+    parser.add_argument(
+        "--implementations",
+        nargs="+",
+        choices=[kind.name for kind in ADAPTERS],
+        metavar="NAME",
+        help="these alone beside the rows, by the headings of their columns",
+    )
     return parser
 
 
