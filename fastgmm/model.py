@@ -68,6 +68,8 @@ class MixtureModel:
     def log_determinants(self) -> Array:
         """log |U_k|, (K,)."""
         values = self.structure.log_determinants(self.precisions_cholesky, self.n_features)
+        if values.ndim:
+            return values
         return namespace(values).broadcast_to(values, (self.n_components,))
 
     def log_weights(self) -> Array:

@@ -16,6 +16,7 @@ from fastgmm.model import MixtureModel
 from fastgmm_kernels import cpu
 from fastgmm_kernels.cpu.exp import exp
 from fastgmm_kernels.cpu.jit import kernel
+from fastgmm_kernels.cpu.log import log
 from fastgmm_kernels.cpu.simd import lanes, load, store
 
 
@@ -39,6 +40,34 @@ def test_exp_is_accurate(dtype, lowest, error):
     assert np.max(relative[x > -30]) < error
     # Single precision reduces the argument in one step: its error grows with it.
     assert np.max(relative) < 2 * error
+
+
+@kernel
+def _log_of(x, out):
+    for i in range(0, x.shape[1], lanes(x)):
+        store(out, 0, i, log(load(x, 0, i)))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("f4", 2e-7), ("f8", 4e-16)])
+def test_log_is_accurate(dtype, error):
+    parts = [np.linspace(0.4, 3, 50_000), np.logspace(-37, 37, 49_152), 2.0 ** np.arange(-64, 64)]
+    x = np.concatenate(parts)[: 99_264 // 64 * 64].astype(dtype)[None]
+    out = np.full_like(x, np.nan)
+    _log_of(x, out)
+    truth = np.log(x.astype(np.longdouble))
+    # About 1 the logarithm is as small as the rounding of x: its own error is relative still.
+    assert (out[truth == 0] == 0).all()
+    other = truth != 0
+    assert np.max(np.abs(out - truth)[other] / np.abs(truth[other])) < error
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_log_of_nothing_and_of_nan(dtype):
+    x = np.resize(np.array([0.0, np.nan], dtype), (1, 64))
+    out = np.zeros_like(x)
+    _log_of(x, out)
+    assert (out[0, ::2] == -np.inf).all()
+    assert np.isnan(out[0, 1::2]).all()
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -80,16 +109,18 @@ def test_every_output_is_written(structure, dtype, n_rows):
 
 
 def _accumulate(run, packed, structure, x, label, blocks, parts, tile, *cut):
-    """All outputs of a pass over ``x``, summed over its blocks."""
+    """All outputs of a pass over ``x``, the sums of all blocks together."""
     points = packed.about(None)
     totals = sizes.totals(blocks, points, x.shape[1], covariance.get(structure))
+    for total in totals:
+        total.fill(np.nan)
     log_likelihood, visited = np.zeros(parts), np.zeros(parts)
     none, labels = np.empty(0, np.int32), np.full(len(x), -1, np.int32)
     run(
         x, none, labels, np.empty(0), *packed.kernel_arguments(), packed.reach, 0, tile,
         packed.thresholds, points, tile, *cut, label, *totals, log_likelihood, visited, threads=0,
     )  # fmt: skip
-    return [t.sum(axis=0) for t in totals] + [log_likelihood.sum(), labels]
+    return [total[0] for total in totals] + [log_likelihood.sum(), labels]
 
 
 @pytest.mark.parametrize("structure", oracle.STRUCTURES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, to_numpy
+from fastgmm.arrays import Array, native, to_numpy
 from fastgmm.backends import sizes
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
@@ -25,9 +25,8 @@ _NO_ORDER = np.empty(0, np.int32)
 
 def _rows(x: Array) -> Array:
     """Rows as the kernels can read them: any strides, aligned, native byte order."""
-    if x.flags.aligned and x.dtype.isnative:
-        return x
-    return np.array(x, dtype=x.dtype.newbyteorder("="))
+    x = native(x)
+    return x if x.flags.aligned else x.copy()
 
 
 class CPUBackend(Backend):
@@ -162,7 +161,7 @@ class CPUBackend(Backend):
         span = tile
         if prepared.factors.ndim < 3:
             tile = sizes.tile(n_features, together, x.itemsize, sizes.LONG_TILE_ROWS)
-            span = kernels.strip_rows(x.itemsize)
+            span = sizes.span(n_components, x.itemsize)
         blocks = sizes.blocks(n_rows, n_components, points.shape[1], model.structure.moments)
         count, first, second = sizes.totals(max(blocks, 1), points, n_features, model.structure)
         windows = sizes.windows(n_rows, x.itemsize * n_features, n_components, max(blocks, 1))

@@ -13,6 +13,7 @@ from fastgmm_kernels import cpu as kernels
 Array = np.ndarray
 
 _ROOT_HALF = np.sqrt(0.5)
+_LOG_2PI = np.log(2 * np.pi)
 
 
 def padded(n_features: int) -> int:
@@ -125,8 +126,7 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         means = -means * factors[:, :n_features].astype(np.float64)
     else:
         factors = (0.5 * factor**2).astype(dtype)
-    heights = np.broadcast_to(model.log_determinants(), model.weights.shape)
-    heights = heights - 0.5 * n_features * np.log(2 * np.pi)
+    heights = model.log_determinants() - 0.5 * n_features * _LOG_2PI
     half_ulp = np.finfo(dtype).eps / 2
     # A component without weight matters to no row.
     reach = np.where(model.weights > 0, heights - np.log(half_ulp), -np.inf)

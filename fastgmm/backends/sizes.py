@@ -12,6 +12,8 @@ from fastgmm_kernels import cpu as kernels
 
 # Bytes of a transposed tile: long inner loops pay more than the first-level cache does.
 _TILE_BYTES = 128 * 1024
+# Bytes of the log-probabilities of a span of rows, which stay in the first-level cache.
+_SPAN_BYTES = 16 * 1024
 # Bytes of the log-probabilities of a tile where all components may matter.
 _LINES_BYTES = 1024 * 1024
 # Rows of a tile at most; and of those whose moments are taken of all rows at once, four features
@@ -46,6 +48,12 @@ def tile(n_features: int, n_components: int, itemsize: int, longest: int = _TILE
     rows = min(rows, longest, kernels.largest_tile(itemsize))
     # With a cache line more (``row_stride``) no tile has a stride that is a power of two.
     return max(rows // 64 * 64, 64)
+
+
+def span(n_components: int, itemsize: int) -> int:
+    """Rows that all components visit, and that are normalised, before the next: whole strips."""
+    strip: int = kernels.strip_rows(itemsize)
+    return max(_SPAN_BYTES // (n_components * strip * itemsize), 1) * strip
 
 
 def dense_share(model: MixtureModel) -> float:
@@ -93,28 +101,26 @@ def kmeans_blocks(n_rows: int, n_components: int, width: int, tile: int) -> int:
 def totals(
     blocks: int, points: Array, n_features: int, structure: CovarianceStructure
 ) -> tuple[Array, Array, Array]:
-    """Zeroed counts, first and second moments of every block."""
+    """Room for the counts, first and second moments of every block."""
     n_components, width = points.shape
     lines = -(-n_features // 8) * 8
     last = {"full": (lines, width), "diag": (width,), "none": (0,)}[structure.moments]
     return (
-        np.zeros((blocks, n_components)),
-        np.zeros((blocks, n_components, width)),
-        np.zeros((blocks, n_components, *last)),
+        np.empty((blocks, n_components)),
+        np.empty((blocks, n_components, width)),
+        np.empty((blocks, n_components, *last)),
     )
 
 
 def collect(
     count: Array, first: Array, second: Array, n_features: int, structure: CovarianceStructure
 ) -> tuple[Array, Array, Array]:
-    """Add the blocks in order, drop the padding, mirror the triangle."""
-    sums = np.ascontiguousarray(first.sum(axis=0)[:, :n_features])
+    """Copy the first of the blocks without the padding, and mirror the triangle."""
+    counts, sums = count[0].copy(), first[0, :, :n_features].copy()
     if structure.moments == "none":
-        return count.sum(axis=0), sums, np.empty(0)
-    squares = second.sum(axis=0) if len(second) > 1 else second[0]
+        return counts, sums, np.empty(0)
     if structure.moments == "diag":
-        return count.sum(axis=0), sums, np.ascontiguousarray(squares[:, :n_features])
-    squares = squares[:, :n_features, :n_features]
-    lower = np.tril(squares, -1)
-    squares = lower + np.swapaxes(lower, 1, 2) + squares * np.eye(n_features)
-    return count.sum(axis=0), sums, squares
+        return counts, sums, second[0, :, :n_features].copy()
+    squares = second[0, :, :n_features, :n_features]
+    squares = np.where(np.tri(n_features, dtype=bool), squares, np.swapaxes(squares, 1, 2))
+    return counts, sums, squares

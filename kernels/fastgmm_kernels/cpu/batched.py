@@ -8,16 +8,14 @@ alone.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import prange
 
 from .expect import largest, normalise
 from .gradient import add_gradient, add_shared_cross, unwhiten, weigh
 from .jit import driver, kernel
-from .score import GROUP, fold_sum
-from .skip import STATES, SUM, TOP, begin_tile, settle_top, whole_strips
+from .score import GROUP, fold_sum, log_sums
+from .skip import STATES, SUM, begin_tile, settle_top, whole_strips
 from .structure import visit
 from .tile import block_range, load_rows, scratch, tile_scratch
 
@@ -54,8 +52,9 @@ def batched_score(x, centre, whiten, means, factors, constants, reach, early, ti
                     lp, masks,
                 )  # fmt: skip
                 fold_sum(lp, masks, last - k, n, state)
+            log_sums(n, state)
             for t in range(n):
-                out[b, start + t] = state[TOP, t] + math.log(state[SUM, t])
+                out[b, start + t] = state[SUM, t]
 
 
 @driver

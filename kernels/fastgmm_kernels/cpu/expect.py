@@ -8,7 +8,8 @@ import numpy as np
 
 from .exp import exp
 from .jit import kernel
-from .lanes import count_bits, fold
+from .lanes import count_bits, fold, sum_wide
+from .log import log
 from .shuffle import append_where
 from .simd import (
     add,
@@ -41,10 +42,6 @@ from .skip import (
 from .structure import visit
 from .tile import load_rows
 
-# Rows whose sums of exponentials are multiplied before one logarithm is taken: each is at most the
-# number of components, so that the product stays far below the largest float64.
-_LOGS = 16
-
 
 @kernel
 def largest(constants):
@@ -64,8 +61,14 @@ def _visit_all(
     Components first <= k < last are visited before the others; line k of ``lp`` is that of k.
     """
     n_components = means.shape[0]
-    visit(z, means, factors, constants, reach, early, first, last, 0, begin, end, state, lp, masks)
-    visit(z, means, factors, constants, reach, early, 0, first, 0, begin, end, state, lp, masks)
+    # A call costs more than a few components.
+    if last > first:
+        visit(
+            z, means, factors, constants, reach, early, first, last, 0, begin, end, state, lp,
+            masks,
+        )  # fmt: skip
+    if first > 0:
+        visit(z, means, factors, constants, reach, early, 0, first, 0, begin, end, state, lp, masks)
     visit(
         z, means, factors, constants, reach, early, last, n_components, 0, begin, end, state, lp,
         masks,
@@ -140,15 +143,13 @@ def log_likelihood_of(state, n, weighted):
                 value = np.float64(state[SUM, t])
                 total += state[SHARE, t] * (state[TOP, t] + math.log(value))
         return total
-    top = 0.0
-    for t in range(n):
-        top += state[TOP, t]
-    for start in range(0, n, _LOGS):
-        product = 1.0
-        for t in range(start, min(start + _LOGS, n)):
-            product *= state[SUM, t]
-        total += math.log(product)
-    return top + total
+    whole = n // strip_lanes(state) * strip_lanes(state)
+    for t in range(0, whole, strip_lanes(state)):
+        total += sum_wide(load_strip(state, TOP, t))
+        total += sum_wide(log(load_strip(state, SUM, t)))
+    for t in range(whole, n):
+        total += state[TOP, t] + math.log(state[SUM, t])
+    return total
 
 
 @kernel

@@ -109,6 +109,20 @@ def sum_lanes(typingctx, value):
 
 
 @intrinsic
+def sum_wide(typingctx, value):
+    """Sum of all lanes in float64, in a fixed order."""
+
+    def codegen(context, builder, signature, args):
+        wide = ir.VectorType(ir.DoubleType(), args[0].type.count)
+        value = args[0] if args[0].type == wide else builder.fpext(args[0], wide)
+        while value.type.count > 1:
+            value = builder.fadd(*_halves(builder, value))
+        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+    return types.float64(value), codegen
+
+
+@intrinsic
 def fold(typingctx, strip):
     """The registers of a strip added up to one vector."""
 

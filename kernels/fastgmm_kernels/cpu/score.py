@@ -11,6 +11,7 @@ from .exp import exp
 from .expect import largest, normalise, top_by_lines
 from .jit import driver, kernel
 from .lanes import bits_above, lowest_bit
+from .log import log
 from .simd import (
     add,
     load_strip,
@@ -56,6 +57,14 @@ def fold_sum(lp, masks, n_lines, n, state):
             store(state, SUM, t, total)
 
 
+@kernel
+def log_sums(n, state):
+    """Replace state[SUM] by the logarithm of the whole sum, top + log(sum)."""
+    for t in range(0, n, strip_lanes(state)):
+        total = log(load_strip(state, SUM, t))
+        store(state, SUM, t, add(load_strip(state, TOP, t), total))
+
+
 @driver
 def score_samples(x, centre, whiten, means, factors, constants, reach, early, tile, out):
     """out[n] = log sum_k w_k p_k(x_n), by one online log-sum-exp."""
@@ -83,8 +92,9 @@ def score_samples(x, centre, whiten, means, factors, constants, reach, early, ti
                     z, means, factors, constants, reach, early, k, last, k, 0, n, state, lp, masks
                 )
                 fold_sum(lp, masks, last - k, n, state)
+            log_sums(n, state)
             for t in range(n):
-                out[start + t] = state[TOP, t] + math.log(state[SUM, t])
+                out[start + t] = state[SUM, t]
 
 
 @kernel

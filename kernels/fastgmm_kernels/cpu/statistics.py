@@ -32,6 +32,7 @@ from .simd import lanes, load
 from .skip import STATES, whole_strips
 from .structure import add_dense, add_rows
 from .tile import block_range, centre_rows, row_stride, scratch, tile_scratch
+from .totals import MANY, PARTS, clear, join
 
 # Groups of tiles that threads take within a shared chunk.
 _GROUPS = 32
@@ -107,9 +108,9 @@ def accumulate(
     then say which components to visit first; each block has ``windows``. With ``label`` the rows'
     new labels are written there. ``weight`` is empty or (N,), with mean 1 (``thresholds`` are
     relative to it).
-    count (B, K), first (B, K, C), second (B, K, ...), log_likelihood (B,) and visited (B,), the
-    number of (strip, component) pairs that were not skipped, are zero on entry, one set per block
-    of rows; float64.
+    count (B, K), first (B, K, C) and second (B, K, ...), float64, are scratch, one set per block of
+    rows, and on return the first set is the total. log_likelihood (B,) and visited (B,), the number
+    of (strip, component) pairs that were not skipped, are zero on entry.
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
@@ -134,6 +135,7 @@ def accumulate(
         starts, pairs = np.empty(n_components + 1, np.int64), np.empty(room, np.int32)
         shares = scratch(1, room, about)
         many = 0
+        clear(count, first, second, block)
         counts, sums, squares = count[block], first[block], second[block]
         for window in range(block * windows, (block + 1) * windows):
             begin, end = block_range(window, n_blocks * windows, n_rows)
@@ -167,6 +169,11 @@ def accumulate(
                         about, active, index, share, g, dense_g, counts, sums, squares,
                     )  # fmt: skip
                 log_likelihood[block] += log_likelihood_of(state, n, weight.shape[0] > 0)
+    if second.size > MANY:
+        for part in prange(PARTS):
+            join(count, first, second, part, PARTS)
+    else:
+        join(count, first, second, 0, 1)
 
 
 @kernel
@@ -215,6 +222,7 @@ def accumulate_shared(
     origin = np.zeros((1, padded), dtype)
     step = lanes(about)
     tallest = largest(constants)
+    clear(count, first, second, 0)
     sums, squares = first[0], second[0]
     for start in range(0, n_rows, width * tile):
         size = min(width * tile, n_rows - start)
@@ -281,6 +289,7 @@ def accumulate_given(
         begin, end = block_range(block, n_blocks, n_rows)
         rows, g = scratch(tile, columns, about), scratch(tile, columns, about)
         index, share = np.empty(tile + _ROOM, np.int32), np.empty(tile + _ROOM, dtype)
+        clear(count, first, second, block)
         counts, sums, squares = count[block], first[block], second[block]
         places = np.empty(n_components + 1, np.int64)
         for row in range(begin, end, tile):
@@ -306,3 +315,8 @@ def accumulate_given(
                         rows, index[first_place:last], share[first_place:last],
                         last - first_place, about, k, g, sums, squares,
                     )  # fmt: skip
+    if second.size > MANY:
+        for part in prange(PARTS):
+            join(count, first, second, part, PARTS)
+    else:
+        join(count, first, second, 0, 1)

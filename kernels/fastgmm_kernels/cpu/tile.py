@@ -29,6 +29,13 @@ def centre_rows(x, order, start, n, centre, rows):
     n_features = x.shape[1]
     columns = rows.shape[1]
     if x.strides[1] == x.itemsize or n_features == 1:
+        if columns == lanes(rows) and n_features < columns:
+            # Without a loop over columns, which would cost more than the row.
+            for t in range(n):
+                source = np.intp(order[start + t]) if order.shape[0] > 0 else start + t
+                part = load_part(x, source, 0, n_features)
+                store(rows, t, 0, subtract(part, load(centre, 0, 0)))
+            return
         for t in range(n):
             source = np.intp(order[start + t]) if order.shape[0] > 0 else start + t
             whole = n_features // lanes(rows) * lanes(rows)
