@@ -93,6 +93,11 @@ def cast(x: Array, dtype: Any) -> Array:
     return np.asarray(x).astype(dtype, copy=False)
 
 
+def native(x: np.ndarray) -> np.ndarray:
+    """``x`` in the byte order of the machine, a copy only where it is in the other one."""
+    return x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
+
+
 def read(*values: Any) -> list[float]:
     """Numbers as floats; those on a device come in one copy, however many they are."""
     tensors = [value for value in values if is_tensor(value)]

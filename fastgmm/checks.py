@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from fastgmm import frames
-from fastgmm.arrays import Array, is_tensor, namespace, to_numpy
+from fastgmm.arrays import Array, is_tensor, namespace, native, to_numpy
 from fastgmm.backends import FeatureSummary
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
 from fastgmm.tensors import check_tensor
@@ -104,8 +104,7 @@ def _from_dlpack(x: Any) -> np.ndarray:
 
 def _narrow(x: np.ndarray) -> np.ndarray:
     """Types that NumPy's own conversion would handle badly or in silence."""
-    if not x.dtype.isnative:
-        x = x.astype(x.dtype.newbyteorder("="))
+    x = native(x)
     if x.dtype == np.float16:
         return x.astype(np.float32)
     if x.dtype.kind == "f" and x.dtype.itemsize > 8:

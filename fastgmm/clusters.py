@@ -67,16 +67,11 @@ def cluster(
     labels = backend.kmeans_step(x, None, centroids).labels
     full = covariance.get("full")
     statistics = backend.accumulate_given(x, None, full, centroids, labels=labels)
-    counts = statistics.counts
-    alive = counts > 0
-    safe = np.where(alive, counts, 1.0)[:, None]
-    shift = statistics.first / safe
-    means = centroids + shift
-    second = statistics.second / safe[..., None]
-    covariances = second - shift[:, :, None] * shift[:, None, :]
+    counts, shift = statistics.counts, statistics.shift
+    covariances = statistics.mean_second - shift[:, :, None] * shift[:, None, :]
     within = np.einsum("k,kij->ij", counts / n_rows, covariances)
     covariances = np.where((counts > n_features)[:, None, None], covariances, within)
     mean_variance = float(variance.mean())
     floor = 1e-6 * (mean_variance if mean_variance > 0 else 1.0) * np.eye(n_features)
     weights = np.maximum(counts, 1.0)
-    return Clusters(weights / weights.sum(), means, covariances + floor, within + floor)
+    return Clusters(weights / weights.sum(), statistics.means, covariances + floor, within + floor)

@@ -240,9 +240,9 @@ class MixtureConversion(MixtureScoring):
         about = backend.own(np.repeat(mean[None], n_components, axis=0))
         rough = backend.accumulate_given(*given, about, resp=resp)
         # Again about the means themselves, so that nothing cancels.
-        statistics = backend.accumulate_given(*given, rough.means(), resp=resp)
+        statistics = backend.accumulate_given(*given, rough.means, resp=resp)
         ones = backend.own(np.ones(structure.shape(n_components, n_features)))
-        placeholder = MixtureModel(rough.weights(), rough.means(), ones, ones, structure)
+        placeholder = MixtureModel(rough.weights, rough.means, ones, ones, structure)
         total = scatter(source, mean, structure.family, backend) if structure.tied else None
         model = m_step(statistics, placeholder, total, reg_covar)
         return self._fitted(model, working_dtype(x.dtype), home(X))

@@ -181,25 +181,26 @@ def _maximise(
     """The M-step without a look at its outcome, which may not be sound."""
     structure = model.structure
     covariances = structure.maximise(statistics, scatter, reg_covar)
-    empty = statistics.empty()
+    empty = statistics.empty
     # A device would have to be waited for to know whether there is one.
     if is_tensor(empty) or empty.any():
         covariances = structure.replace(covariances, empty, model.covariances)
-    return MixtureModel.factorised(statistics.weights(), statistics.means(), covariances, structure)
+    return MixtureModel.factorised(statistics.weights, statistics.means, covariances, structure)
 
 
 def _moved_far(statistics: SufficientStatistics, limit: float) -> Array:
     """Whether a mean moved so far that second / n - shift^2 loses digits."""
-    second = statistics.mean_second()
+    second = statistics.mean_second
     variances = diagonal(second) if second.ndim == 3 else second
-    return (statistics.shift() ** 2 * (1 + 1 / limit) > variances).any()
+    return (statistics.shift**2 * (1 + 1 / limit) > variances).any()
 
 
 def _cancels(statistics: SufficientStatistics, row_scatter: Array, limit: float) -> Array:
     """Whether the components lie so far apart that total less between scatter loses digits."""
-    shares, offsets = statistics.offsets()
+    shares, offsets = statistics.offsets(row_scatter)
     total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
-    return (total - shares @ offsets**2 < limit * total).any()
+    # Of features that do not vary, nothing is left and nothing lost.
+    return ((total > 0) & (total - shares @ offsets**2 < limit * total)).any()
 
 
 def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
@@ -325,19 +326,19 @@ def fit(
             statistics.log_likelihood,
             statistics.weight,
             inexact,
-            statistics.empty().any(),
+            statistics.empty.any(),
             after.sound(),
         )
         if again:
             if row_scatter is None:
-                statistics = e_step(source, model, backend, statistics.means())
+                statistics = e_step(source, model, backend, statistics.means)
             else:
                 statistics = within_scatter(source, model, backend, statistics)
             after = _maximise(statistics, model, row_scatter, reg_covar)
             (sound,) = read(after.sound())
         counts = statistics.counts
         if vacant and empty == "error":
-            names = np.flatnonzero(to_numpy(statistics.empty())).tolist()
+            names = np.flatnonzero(to_numpy(statistics.empty)).tolist()
             raise InputError(
                 f"M-step, iteration {iteration}: components {names} of {model.n_components} are "
                 "empty. Reduce n_components, or use empty='keep' or 'reseed'."
@@ -349,7 +350,7 @@ def fit(
             after, n_jitter = after.map(backend.own), n_jitter + repaired
         model = after
         if vacant and empty == "reseed":
-            model = _reseed(source, model, statistics.empty(), backend)
+            model = _reseed(source, model, statistics.empty, backend)
         bound = total / weight
         bounds.append(bound)
         change = bound - previous

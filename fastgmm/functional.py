@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm import covariance
-from fastgmm.arrays import Array, as_given, home, is_tensor, to_numpy
+from fastgmm.arrays import Array, as_given, home, is_tensor, native, to_numpy
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
@@ -49,8 +49,7 @@ def _model(
 
 def _rows(x: Any, n_features: int) -> Array:
     x = detached(x, "x") if is_tensor(x) else np.asarray(x)
-    if not is_tensor(x) and not x.dtype.isnative:
-        x = x.astype(x.dtype.newbyteorder("="))
+    x = x if is_tensor(x) else native(x)
     if not is_tensor(x) and x.dtype not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
     if x.ndim != 2 or x.shape[1] != n_features:

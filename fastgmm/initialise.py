@@ -157,7 +157,7 @@ def initial_model(
     if method == "random":
         about = own(np.repeat(mean[None], n_components, axis=0))
         statistics = _random_statistics(source, backend, structure, about, random_state)
-        found = statistics.means()
+        found = statistics.means
     else:
         chosen = _centroids(source, n_components, method, random_state, backend)
         # All that share a fit begin at the same bits, whatever their processors make of them.
@@ -166,8 +166,8 @@ def initial_model(
         if method == "kmeans":
             centroids, assignment = kmeans(source, centroids, backend, float(variance.mean()))
         statistics = _clustered(source, structure, centroids, assignment)
-        found = statistics.means() if method == "kmeans" else centroids
-    weights = statistics.weights() if weights is None else own(weights)
+        found = statistics.means if method == "kmeans" else centroids
+    weights = statistics.weights if weights is None else own(weights)
     means = found if means is None else own(means)
     if start.precisions is not None:
         given = (to_numpy(weights), to_numpy(means), start.precisions)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastgmm.arrays import Array, is_tensor, namespace
+from fastgmm.arrays import Array, is_tensor, namespace, read
 from fastgmm.backends import Backend
 from fastgmm.linalg import contiguous, cross, diagonal
 from fastgmm.model import MixtureModel
@@ -16,6 +16,9 @@ from fastgmm.statistics import SufficientStatistics, pairwise_sum
 
 _ROWS = 16384
 _EPS = float(np.finfo(np.float64).eps)
+# Second moments about a point whose distance from the mean, squared, is less than such a part of
+# them lose no digit when they are brought to the mean.
+_NEAR = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,17 @@ def _blocks(chunk: Chunk, backend: Backend) -> Iterator[tuple[Array, Array]]:
         x = chunk.x[rows]
         weight = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
         yield x, backend.own(weight)
+
+
+def _flat(variances: Array, largest: Array) -> Array:
+    """Features whose variance is the rounding of their mean: equal rows differ from it by that."""
+    return variances <= 4 * (_EPS * largest) ** 2
+
+
+def _without(second: Array, flat: Array) -> Array:
+    """Second moments with zeros for the features in a mask (D,)."""
+    mask = flat[:, None] | flat if second.ndim == 2 else flat
+    return namespace(second).where(mask, 0.0, second)
 
 
 def total_sums(source: Source, point: Array, family: str, backend: Backend) -> _Sums:
@@ -104,19 +118,29 @@ def scatter(source: Source, mean: Array, family: str, backend: Backend) -> Array
     ----------
     source : Source
     mean : array of shape (D,)
-        Near the mean of the rows; what is left of the difference is corrected.
+        Near the mean of the rows; if it is not, they are read twice.
     family : {"full", "diag", "spherical"}
     backend : Backend
 
     Returns
     -------
     scatter : array of shape (D, D), or (D,) off the full family
-        sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows.
+        sum v (x - m)(x - m)' / sum v, with m the weighted mean of the rows; 0 for features that do
+        not vary.
     """
-    sums = total_sums(source, backend.own(mean), family, backend)
-    shift = sums.first / sums.weight
-    square = shift[:, None] * shift if family == "full" else shift**2
-    return sums.second / sums.weight - square
+    mean = backend.own(mean)
+    for _ in range(2):
+        sums = total_sums(source, mean, family, backend)
+        shift, second = sums.first / sums.weight, sums.second / sums.weight
+        variances = diagonal(second) if family == "full" else second
+        # With weights of many sizes their mean may be far from that of the rows.
+        (far,) = read((_NEAR * shift**2 > variances).any())
+        if not far:
+            break
+        mean = mean + shift
+    total = second - (shift[:, None] * shift if family == "full" else shift**2)
+    flat = _flat(diagonal(total) if family == "full" else total, namespace(total).abs(mean))
+    return _without(total, flat)
 
 
 def within_scatter(
@@ -141,7 +165,7 @@ def within_scatter(
     statistics : SufficientStatistics
         About the new means, with ``second`` of shape (D, D) or (D,).
     """
-    means, family = statistics.means(), model.structure.family
+    means, family = statistics.means, model.structure.family
     prepared = backend.prepare(model, source.dtype)
 
     def parts(chunk: Chunk) -> Iterator[_Sums]:
@@ -153,11 +177,7 @@ def within_scatter(
 
     sums: _Sums = source.total(lambda chunk: pairwise_sum(parts(chunk)))
     xp = namespace(means)
-    # Equal rows differ from their mean by its rounding; that is no variance.
-    noise = 4 * sums.weight * (_EPS * xp.max(xp.abs(means), axis=0)) ** 2
-    flat = (diagonal(sums.second) if family == "full" else sums.second) <= noise
-    if family == "full":
-        flat = flat[:, None] | flat
-    second = xp.where(flat, 0.0, sums.second)
+    variances = (diagonal(sums.second) if family == "full" else sums.second) / sums.weight
+    second = _without(sums.second, _flat(variances, xp.max(xp.abs(means), axis=0)))
     first = xp.zeros_like(statistics.first)
     return replace(statistics, about=means, first=first, second=second)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from fastgmm.arrays import Array, namespace, read
 from fastgmm.errors import InputError
+from fastgmm.linalg import diagonal
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,34 +152,53 @@ class SufficientStatistics:
             counts, first, second, self.about, log_likelihood, weight, round(n_rows)
         )
 
+    @cached_property
     def empty(self) -> Array:
         """Mask (K,) of the components that no row belongs to."""
         return ~(self.counts > 0)
 
+    @cached_property
+    def _divisor(self) -> Array:
+        """Counts by which sums may be divided: what no row belongs to becomes 0."""
+        return namespace(self.counts).where(self.empty, float("inf"), self.counts)
+
+    def _mean(self, sums: Array) -> Array:
+        return sums / self._divisor.reshape((-1,) + (1,) * (sums.ndim - 1))
+
+    @cached_property
     def shift(self) -> Array:
         """Change of the means (K, D): first / counts, 0 for empty components."""
-        return _divide(self.first, self.counts)
+        return self._mean(self.first)
 
+    @cached_property
     def mean_second(self) -> Array:
         """Second moments per row of the component, 0 for empty components."""
-        return _divide(self.second, self.counts)
+        return self._mean(self.second)
 
+    @cached_property
     def means(self) -> Array:
         """The new means (K, D); empty components stay where they are."""
-        return self.about + self.shift()
+        return self.about + self.shift
 
+    @cached_property
     def weights(self) -> Array:
         """Shares of the components (K,), which sum to 1; NaN where no row belongs to any."""
         with np.errstate(invalid="ignore"):
             return self.counts / self.counts.sum()
 
-    def offsets(self) -> tuple[Array, Array]:
-        """Shares (K,) and new means less their weighted mean (K, D)."""
-        shares = self.weights()
-        means = self.means()
+    def offsets(self, scatter: Array) -> tuple[Array, Array]:
+        """Shares (K,) and new means less their weighted mean (K, D).
+
+        Parameters
+        ----------
+        scatter : array of shape (D, D) or (D,)
+            Of all rows: of features that do not vary the means do not differ, but for rounding.
+        """
         # Differences first: the mean of large means would lose their small differences.
-        relative = means - means[0]
-        return shares, relative - shares @ relative
+        relative = self.means - self.means[0]
+        offsets = relative - self.weights @ relative
+        varies = (diagonal(scatter) if scatter.ndim == 2 else scatter) > 0
+        return self.weights, namespace(offsets).where(varies, offsets, 0.0)
 
 
 class _Addable(Protocol):
@@ -218,10 +239,3 @@ def pairwise_sum(items: Iterable[_T]) -> _T:
 def _equal(a: Array, b: Array) -> bool:
     # Parts of one pass share their points: to compare numbers would wait for the device.
     return a is b or (a.shape == b.shape and bool((a == b).all()))
-
-
-def _divide(sums: Array, counts: Array) -> Array:
-    xp, alive = namespace(sums), counts > 0
-    safe = xp.where(alive, counts, 1.0).reshape((-1,) + (1,) * (sums.ndim - 1))
-    mask = alive.reshape(safe.shape)
-    return xp.where(mask, sums / safe, 0.0)

@@ -186,7 +186,8 @@ def m_step(x, resp, structure, *, reg_covar=0.0, sample_weight=None):
     if sample_weight is not None:
         resp = resp * np.asarray(sample_weight, dtype=np.float64)[:, None]
     counts = resp.sum(axis=0)
-    centre = x.mean(axis=0)
+    # Weighted: rows that hardly count may be far away.
+    centre = np.average(x, axis=0, weights=resp.sum(axis=1))
     shifted = x - centre
     offsets = (resp.T @ shifted) / counts[:, None]
     covariances = []

@@ -82,8 +82,8 @@ def test_m_step(structure, kind):
         helpers.assert_close(kept[1], mixture.covariances[1], 1e-15)
         helpers.assert_close(kept[[0, 2]], got[[0, 2]], 0.0)
     helpers.assert_close(got, expected.covariances, 1e-12)
-    helpers.assert_close(statistics.means(), expected.means, 1e-12)
-    helpers.assert_close(statistics.weights(), expected.weights, 1e-13)
+    helpers.assert_close(statistics.means, expected.means, 1e-12)
+    helpers.assert_close(statistics.weights, expected.weights, 1e-13)
 
 
 def test_not_positive_definite_is_nan_where_it_is(structure, kind):

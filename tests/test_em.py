@@ -109,6 +109,36 @@ def test_tied_components_far_apart_lose_no_digits_in_single_precision(structure,
     helpers.assert_close(model.covariances_, expected.covariances, 1e-5)
 
 
+@pytest.mark.parametrize("structure", ["tied", "tied_diag", "tied_spherical"])
+def test_weights_of_many_sizes_lose_no_digits(structure, device):
+    # One row weighs more than all others: the mean of the rows is far from their weighted mean.
+    x, start, rng = helpers.problem(structure, np.float64, n=200)
+    weight = np.where(np.arange(len(x)) == 0, 1.0, 10.0 ** rng.uniform(-9, -7, size=len(x)))
+    model = helpers.fit(x, start, device, max_iter=1, reg_covar=0, sample_weight=weight)
+    expected = oracle.em(x, start, max_iter=1, sample_weight=weight).mixture
+    helpers.assert_close(model.covariances_, expected.covariances, 1e-11)
+
+
+@pytest.mark.filterwarnings("ignore::fastgmm.errors.DegenerateDataWarning")
+@pytest.mark.parametrize("structure", ["tied", "tied_diag", "tied_spherical"])
+def test_a_constant_feature_needs_no_second_pass(structure, device, monkeypatch):
+    x, start, _ = helpers.problem(structure, np.float32, n=500)
+    x[:, 1] = 7.25
+
+    def refuse(*args):
+        raise AssertionError("the rows were read again")
+
+    monkeypatch.setattr(em, "within_scatter", refuse)
+    model = helpers.fit(x, start, device, max_iter=3, reg_covar=1e-3)
+    expected = oracle.em(x, start, max_iter=3, reg_covar=1e-3).mixture
+    helpers.assert_close(model.covariances_, expected.covariances, 1e-5)
+    if structure != "tied_spherical":
+        variances = (
+            model.covariances_ if structure == "tied_diag" else model.covariances_.diagonal()
+        )
+        assert variances[1] == np.float32(1e-3)
+
+
 def test_source_checks_its_weights():
     x = np.zeros((4, 2))
     for weight in ([1, 1, 1], [1, 1, 1, -1], [0, 0, 0, 0], [1, np.nan, 1, 1]):

@@ -89,7 +89,7 @@ def test_empty_components_stay_where_they_are(parts, moments):
     x, resp, about = parts
     resp = resp * [1.0, 0.0, 1.0]
     statistics = moments(x, resp, about)
-    np.testing.assert_array_equal(statistics.empty(), [False, True, False])
-    np.testing.assert_array_equal(statistics.means()[1], about[1])
-    assert statistics.weights()[1] == 0.0
-    assert statistics.weights().sum() == pytest.approx(1.0, rel=1e-15)
+    np.testing.assert_array_equal(statistics.empty, [False, True, False])
+    np.testing.assert_array_equal(statistics.means[1], about[1])
+    assert statistics.weights[1] == 0.0
+    assert statistics.weights.sum() == pytest.approx(1.0, rel=1e-15)

@@ -49,8 +49,8 @@ def test_a_model_is_the_m_step_of_its_statistics(structure):
     online = about_model(model)
     found = covariance.get(structure).maximise(online.statistics, online.scatter(), 0.0)
     helpers.assert_close(found, model.covariances, 1e-12)
-    helpers.assert_close(online.statistics.weights(), model.weights, 1e-15)
-    helpers.assert_close(online.statistics.means(), model.means, 1e-15)
+    helpers.assert_close(online.statistics.weights, model.weights, 1e-15)
+    helpers.assert_close(online.statistics.means, model.means, 1e-15)
 
 
 def test_one_component_is_a_running_mean(structure):

@@ -96,7 +96,11 @@ def distances(mixture: oracle.Mixture, x: Array) -> Distances:
                 b = (d + 2) * outer + 2 * y
             else:
                 b = outer + (d + 2) * inner
-            sums = (y**2, y * b, b**2, np.maximum(outer, inner) ** 2)
+            largest = np.maximum(outer, inner)
+            if mixture.structure.endswith("spherical"):
+                # Squares are added up before they are scaled.
+                largest = np.maximum(largest, moved + points[k])
+            sums = (y**2, y * b, b**2, largest**2)
             for part, terms in zip(found, sums, strict=True):
                 part[:, k] = terms.sum(axis=1)
         constants -= 0.5 * d * np.log(2 * np.pi)

@@ -77,7 +77,9 @@ def em_step(
         mean_error += 4 * U64 * np.abs(np.where(counts[:, None] > 0, found.means, 0.0))
         if oracle.is_tied(mixture.structure):
             limit = _CANCELS[dtype]
-            second = _tied(found, x, v, share, weight_error, mean_error, second, limit)
+            rounding = (gamma + u) * np.abs(found.means - mixture.means)
+            rounding = np.nan_to_num(rounding) + u * at.points
+            second = _tied(found, x, v, share, weight_error, mean_error, rounding, second, limit)
         else:
             second = np.where((count_error < 0.5 * counts)[:, None, None], second, np.inf)
         covariance_error = _packed(mixture.structure, second, share)
@@ -124,7 +126,7 @@ def _moments(
     shift = found.means - mixture.means
     ratio = np.nanmax(np.where(counts[:, None] > 0, shift**2 / fresh, 0.0))
     # The oracle takes its differences from the mean of all rows.
-    afar = np.abs(x - x.mean(axis=0))
+    afar = np.abs(x - np.average(x, axis=0, weights=mass.sum(axis=1)))
     for k in range(n_components):
         n, e_n = counts[k], count_error[k]
         if not e_n < 0.5 * n:
@@ -153,15 +155,16 @@ def _moments(
     return mean_error, second
 
 
-def _tied(found, x, v, share, weight_error, mean_error, within, limit):
+def _tied(found, x, v, share, weight_error, mean_error, rounding, within, limit):
     """Error of the total scatter less that between components, or of that within them."""
     centre = np.average(x, axis=0, weights=v)
     moved = x - centre
     total = (np.abs(moved) * v[:, None]).T @ np.abs(moved) / v.sum()
     means = np.where((share > 0)[:, None], found.means, centre)
     offset = np.abs(means - share @ means)
-    # A mean of rows is among them, whatever its weights.
-    e_m = np.minimum(mean_error, 2 * np.abs(moved).max(axis=0))
+    # A mean of rows is among them, whatever its weights, but for its rounding.
+    hull = 2 * np.abs(moved).max(axis=0) + rounding
+    e_m = np.minimum(mean_error, hull)
     cross = (share[:, None] * (offset + e_m)).T @ e_m
     error = 2 * (len(x) + 16) * U64 * total + cross + cross.T
     error += (weight_error[:, None] * offset).T @ offset
@@ -170,7 +173,8 @@ def _tied(found, x, v, share, weight_error, mean_error, within, limit):
     left = (scatter - between) / scatter
     left = left[scatter > 0].min(initial=1.0)
     if left < 2 * limit:
-        pooled = np.tensordot(share, np.where(np.isfinite(within), within, 0.0), axes=1)
+        among = hull[:, :, None] * hull[:, None, :]
+        pooled = np.tensordot(share, np.where(np.isfinite(within), within, among), axes=1)
         error = pooled if left < 0.5 * limit else pooled + error
     return error
 

@@ -46,7 +46,7 @@ class Diag(Variances):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        return statistics.mean_second() - statistics.shift() ** 2 + reg_covar
+        return statistics.mean_second - statistics.shift**2 + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return namespace(precisions_cholesky).log(precisions_cholesky).sum(axis=1)

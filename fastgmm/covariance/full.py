@@ -37,7 +37,7 @@ class Full(CovarianceStructure):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        second, shift = statistics.mean_second(), statistics.shift()
+        second, shift = statistics.mean_second, statistics.shift
         covariances = second - shift[:, :, None] * shift[:, None, :]
         variances = diagonal(covariances)
         variances += reg_covar

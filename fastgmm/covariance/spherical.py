@@ -29,7 +29,7 @@ class Spherical(Variances):
     def maximise(
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
-        return (statistics.mean_second() - statistics.shift() ** 2).mean(axis=1) + reg_covar
+        return (statistics.mean_second - statistics.shift**2).mean(axis=1) + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return n_features * namespace(precisions_cholesky).log(precisions_cholesky)

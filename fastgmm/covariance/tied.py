@@ -49,12 +49,13 @@ class Tied(CovarianceStructure):
         self, statistics: SufficientStatistics, scatter: Array | None, reg_covar: float
     ) -> Array:
         if len(statistics.second):
-            shares, shift = statistics.weights(), statistics.shift()
+            shares, shift = statistics.weights, statistics.shift
             within = statistics.second / statistics.counts.sum()
             within = within - (shares[:, None] * shift).T @ shift
         else:
-            shares, offsets = statistics.offsets()
-            within = _required(scatter) - (shares[:, None] * offsets).T @ offsets
+            scatter = _required(scatter)
+            shares, offsets = statistics.offsets(scatter)
+            within = scatter - (shares[:, None] * offsets).T @ offsets
         variances = diagonal(within)
         variances += reg_covar
         return symmetric(within)
@@ -106,9 +107,10 @@ class TiedDiag(Variances):
     ) -> Array:
         if len(statistics.second):
             within = statistics.second / statistics.counts.sum()
-            return within - statistics.weights() @ statistics.shift() ** 2 + reg_covar
-        shares, offsets = statistics.offsets()
-        return _required(scatter) - shares @ offsets**2 + reg_covar
+            return within - statistics.weights @ statistics.shift**2 + reg_covar
+        scatter = _required(scatter)
+        shares, offsets = statistics.offsets(scatter)
+        return scatter - shares @ offsets**2 + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return namespace(precisions_cholesky).log(precisions_cholesky).sum()
