@@ -64,7 +64,7 @@ def dense_share(model: MixtureModel) -> float:
     """
     n_features = model.n_features
     if model.structure.moments != "full":
-        return float(np.clip(n_features / 32, 0.15, 0.5))
+        return min(max(n_features / 32, 0.15), 0.5)
     if n_features <= 8:
         return max(n_features / 32, 0.1)
     return 0.75 if 16 < n_features <= 64 else 1.0
