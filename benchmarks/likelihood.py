@@ -18,12 +18,14 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import console, oracle
+from . import apart, console, oracle
 from .adapters import ADAPTERS, Adapter
+from .clock import describe
 from .provenance import provenance
 from .report import aligned, seconds
 from .timing import once
@@ -137,14 +139,15 @@ def run(
                 reason = kind.cannot("fit", "full", data.precision)
                 if reason is None:
                     say(f"{data.name}, {name} start: {kind.name}")
+                    curve = partial(_curve, kind, data, start, seeds, share, checkpoints)
                     try:
                         with warnings.catch_warnings():
                             # Of constant features, in every fit.
                             warnings.simplefilter("ignore")
-                            curve = _curve(kind, data, start, seeds, share, checkpoints)
-                        curves[kind.name] = curve
+                            found = apart.call(apart.MOST, curve) if kind.own_process else curve()
+                        curves[kind.name] = found
                     except Exception as error:  # noqa: BLE001 - a failing peer is no end
-                        reason = f"{type(error).__name__}: {str(error)[:200]}"
+                        reason = describe(error)
                 if reason is not None:
                     absent[kind.name] = reason
             tables.append(

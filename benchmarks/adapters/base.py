@@ -64,6 +64,8 @@ class Adapter:
     memory_counted: ClassVar[bool] = True
     #: computes part of the work alone, so that there is nothing to compare with the oracle
     yardstick: ClassVar[bool] = False
+    #: measured in a process of its own: its threads do not get on with those of others
+    own_process: ClassVar[bool] = False
     note: ClassVar[str] = ""
 
     def __init__(
