@@ -95,8 +95,9 @@ def measure(
             share = max(clock.left(), 1.0) / len(subjects)
             calls = {name: _guarded(s.seconds, results[name]) for name, s in subjects.items()}
 
-            def wanted(turn: int) -> bool:
-                return turn < row.repeats and clock.left() > 0
+            def wanted(name: str, turn: int) -> bool:
+                spoken_of = results[name]["own"] or name in row.targets
+                return spoken_of and turn < row.repeats and clock.left() > 0
 
             for name, timing in interleave(calls, min(budget, share), wanted=wanted).items():
                 if "failed" not in results[name]:

@@ -17,8 +17,8 @@ class Row:
     ``targets``: for each peer, how many times faster fastgmm shall be at least.
     ``iterations``: the lengths of the two fits whose difference is timed; None leaves them to the
     speed of each implementation.
-    ``repeats``: turns of each implementation that are made while the row has time, whatever they
-    take; where differences of fits are noisy, two would be a matter of luck.
+    ``repeats``: turns of fastgmm and of the peers of the targets that are made while the row has
+    time, whatever they take; where differences of fits are noisy, two would be a matter of luck.
     ``promise``: the ratio to scikit-learn below which a release is not made.
     ``group``: the table that the row belongs to; ``axis``: what changes along a series of rows.
     """

@@ -208,13 +208,12 @@ def test_what_would_be_too_much_is_not_run(monkeypatch):
 
 
 def test_turns_that_are_wanted_are_made_beyond_the_budget():
-    found = timing.interleave({"a": lambda: 1.0}, 0.0, wanted=lambda turn: turn < 5)
+    found = timing.interleave({"a": lambda: 1.0}, 0.0, wanted=lambda name, turn: turn < 5)
     assert found["a"].seconds == [1.0] * 5
     assert len(timing.interleave({"a": lambda: 1.0}, 0.0)["a"].seconds) == 2
-    row = _row(iterations=(1, 2), repeats=4)
-    for seconds, repeats in ((1e6, 4), (0.0, None)):
-        entry = measure(row, 0.0, adapters=(ScikitLearn,), seconds=seconds)["implementations"]
-        assert entry["scikit-learn"].get("seconds", {}).get("repeats") == repeats
+    row = _row(iterations=(1, 2), repeats=4, targets={"scikit-learn": 1.0})
+    found = measure(row, 0.0, adapters=(ScikitLearn, VisitingAll))["implementations"]
+    assert [entry["seconds"]["repeats"] for entry in found.values()] == [4, 2]
     assert replace(row, shape=(100_000, 3, 4)).shrunk(20).repeats == 2
 
 
