@@ -20,8 +20,8 @@ class Gmmx(TensorAdapter):
     # passes of others have hung after XLA had run in the same process
     own_process = True
     note = (
-        "float32 products in full precision; a whole fit is one compiled program; on a GPU its"
-        " memory comes from the driver and is not kept"
+        "in a process of its own; float32 products in full precision; a whole fit is one compiled"
+        " program; on a GPU its memory comes from the driver and is not kept"
     )
 
     @classmethod
