@@ -207,16 +207,6 @@ def test_what_would_be_too_much_is_not_run(monkeypatch):
     assert guard.too_much(guard.Need(5.0, 0.0), calls=4, seconds=30.0) is None
 
 
-def test_turns_that_are_wanted_are_made_beyond_the_budget():
-    found = timing.interleave({"a": lambda: 1.0}, 0.0, wanted=lambda name, turn: turn < 5)
-    assert found["a"].seconds == [1.0] * 5
-    assert len(timing.interleave({"a": lambda: 1.0}, 0.0)["a"].seconds) == 2
-    row = _row(iterations=(1, 2), repeats=4, targets={"scikit-learn": 1.0})
-    found = measure(row, 0.0, adapters=(ScikitLearn, VisitingAll))["implementations"]
-    assert [entry["seconds"]["repeats"] for entry in found.values()] == [4, 2]
-    assert replace(row, shape=(100_000, 3, 4)).shrunk(20).repeats == 2
-
-
 def test_nothing_is_started_after_the_time_of_a_row():
     entry = _measure(_row(), ScikitLearn, seconds=0.0)["implementations"]["scikit-learn"]
     assert entry["skipped"] == "the time of the row was over"
