@@ -7,10 +7,12 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import compare
+from .console import write_json
 from .suites import SUITES, Suite, run
 
 _DEVICE = "gpu"
@@ -33,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown := sorted(set(options.rows or ()) - set(known)):
             print(f"no row is called {', '.join(unknown)}; rows: {', '.join(known)}")
             return 2
-        result = run(
-            options.suite, _chosen(suite, options), _Progress(), lambda r: _json(options.json, r)
-        )
+        # the file is written after every row, so that a run that is stopped leaves what it has
+        save = partial(write_json, options.json)
+        result = run(options.suite, _chosen(suite, options), _Progress(), save)
     if result is None:
         return 2
     _write(result, options)
@@ -93,8 +95,7 @@ def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
 
     text = page.markdown(result)
     print(text)
-    if getattr(options, "json", None) is not None:
-        _json(options.json, result)
+    write_json(getattr(options, "json", None), result)
     for path, content in (
         (options.markdown, lambda: text),
         (options.html, lambda: page.page(result)),
@@ -103,13 +104,6 @@ def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content())
             print(f"wrote {path}", file=sys.stderr)
-
-
-def _json(path: Path | None, result: dict[str, Any]) -> None:
-    """After every row, so that a run that is stopped leaves what it has."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 class _Progress:

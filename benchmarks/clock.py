@@ -29,6 +29,10 @@ class Ended(RuntimeError):
         self.n_iter = n_iter
 
 
+class Told(RuntimeError):
+    """What became of a call in another process, in words that need no more."""
+
+
 def failures() -> tuple[type[Exception], ...]:
     """What an implementation may raise without ending the run: its row says what it was.
 
@@ -48,7 +52,7 @@ def failures() -> tuple[type[Exception], ...]:
 
 def describe(error: Exception) -> str:
     """The kind of an error and the beginning of its text."""
-    if isinstance(error, Ended):
+    if isinstance(error, Ended | Told):
         return str(error)
     kind = type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError", "ArrayMemoryError", "_ArrayMemoryError"):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import extras, large_k
 from .adapters import ADAPTERS, FastGMM
+from .console import say, write_json
 from .measure import measure, set_fractions
 from .provenance import provenance
 from .report import differences, notes, table, unsteady, verdicts
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no row is called {', '.join(unknown)}; rows: {', '.join(every)}")
         return 2
     if options.large_k:
-        result = {"provenance": provenance(), **large_k.run(options.quick, _say)}
+        result = {"provenance": provenance(), **large_k.run(options.quick, say)}
         print("\n" + large_k.table(result))
         return _write(options.json, result)
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     peaks = extras.peaks()
     # no row waits for a peer that is a hundred times slower
     rows = [
-        measure(ready(row), budget, _say, seconds=10 * budget, adapters=adapters)
+        measure(ready(row), budget, say, seconds=10 * budget, adapters=adapters)
         for row in ROWS
         if row.name in chosen
     ]
@@ -53,9 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     if FastGMM.missing() is None:
         for name, call in SMALL.items():
             if name in chosen:
-                _say(name)
+                say(name)
                 rows.append(call(budget))
-        extra = extras.run(chosen, ready(known[extras.THREADS_ROW]), budget, options.quick, _say)
+        extra = extras.run(chosen, ready(known[extras.THREADS_ROW]), budget, options.quick, say)
     # A busy moment lowers a peak, never raises it; fractions are of the better of two.
     peaks = extras.better(peaks, extras.peaks())
     set_fractions(rows, peaks)
@@ -93,15 +93,10 @@ def _print(result: dict[str, Any]) -> None:
         print("quick run: fewer rows and repeats than the targets are stated for")
 
 
-def _say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
-
-
 def _write(path: Path | None, result: dict[str, Any]) -> int:
+    write_json(path, result)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
     return 0
 
 

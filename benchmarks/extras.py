@@ -58,7 +58,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         text.append(f"slowest first call of fastgmm (compiles or loads; in no time): {slowest}")
     if "threads" in result:
         found = result["threads"]
-        speedups = ", ".join(f"{c} threads {s:.2f} x" for c, s in found["speedup"].items())
+        speedups = ", ".join(
+            f"{c} thread{'' if c == '1' else 's'} {s:.2f} x" for c, s in found["speedup"].items()
+        )
         text.append(f"threads, {found['workload']}: {speedups}; same bits: {found['same_bits']}")
     if "start_up" in result:
         warm, cold = result["start_up"]["warm"], result["start_up"]["cold"]

@@ -26,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 
+from . import console
 from .provenance import cpu_model, provenance
 from .report import aligned, seconds
 from .timing import quiet
@@ -231,7 +232,7 @@ def write(say: Say = lambda _: None) -> int:
     }
     known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
     known[instructions] = {"provenance": provenance(), "ratios": ratios}
-    REFERENCE.write_text(json.dumps(known, indent=1) + "\n")
+    console.write_json(REFERENCE, known)
     say(f"wrote {REFERENCE.name}")
     return 0
 
@@ -275,17 +276,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="measure the reference again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     options = parser.parse_args(arguments)
-
-    def say(text: str) -> None:
-        print(f"  {text}", file=sys.stderr, flush=True)
-
     if options.write:
-        return write(say)
-    result = run(say=say)
+        return write(console.say)
+    result = run(say=console.say)
     print(markdown(result))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    console.write_json(options.json, result)
     return 1 if result.get("slower") else 0
 
 

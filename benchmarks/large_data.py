@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fresh, workers
+from .console import say, write_json
 from .provenance import provenance
 from .report import aligned, seconds
 from .workloads import make
@@ -60,9 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     found["targets"] = targets(found)
     print(report(found))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(options.json, found)
     if options.page is not None:
         options.page.write_text(workers.page(found))
     return 0 if all(target["reached"] for target in found["targets"]) else 1
@@ -70,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _child(task: str, *launcher: str, threads: int = 0, **arguments: Any) -> dict[str, Any]:
     """What a task of ``large_child`` finds in a process of its own."""
-    print(f"  {task} {arguments}", file=sys.stderr, flush=True)
+    say(f"{task} {arguments}")
     threads = threads or (os.cpu_count() or 1)
     environment = {"NUMBA_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     given = [task, json.dumps(arguments)]
@@ -87,7 +86,7 @@ def _write(path: Path, gigabytes: float) -> Path:
     n_rows = int(gigabytes * 1e9) // (4 * _D)
     drawn = make("full", min(n_rows, _DRAWN), _FILE_K, _D, "float32").x
     parts = (drawn[: n_rows - start] for start in range(0, n_rows, len(drawn)))
-    print(f"  {path}: {n_rows:,} rows", file=sys.stderr, flush=True)
+    say(f"{path}: {n_rows:,} rows")
     return write_parts(path, parts, ())
 
 

@@ -14,19 +14,18 @@ oracle. Who has no k-means to call begins for nothing, which its line says.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from . import oracle
+from . import apart, console, oracle
 from .adapters import ADAPTERS, Adapter
+from .clock import describe
 from .provenance import provenance
 from .report import aligned, seconds
 from .timing import once
@@ -140,14 +139,15 @@ def run(
                 reason = kind.cannot("fit", "full", data.precision)
                 if reason is None:
                     say(f"{data.name}, {name} start: {kind.name}")
+                    curve = partial(_curve, kind, data, start, seeds, share, checkpoints)
                     try:
                         with warnings.catch_warnings():
                             # Of constant features, in every fit.
                             warnings.simplefilter("ignore")
-                            curve = _curve(kind, data, start, seeds, share, checkpoints)
-                        curves[kind.name] = curve
+                            found = apart.call(apart.MOST, curve) if kind.own_process else curve()
+                        curves[kind.name] = found
                     except Exception as error:  # noqa: BLE001 - a failing peer is no end
-                        reason = f"{type(error).__name__}: {str(error)[:200]}"
+                        reason = describe(error)
                 if reason is not None:
                     absent[kind.name] = reason
             tables.append(
@@ -278,23 +278,11 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the table, write the JSON file and the figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.likelihood", description=__doc__)
-    parser.add_argument("--budget", type=float, default=240.0, metavar="SECONDS")
+    parser = console.study_parser("likelihood", __doc__, 240.0)
     parser.add_argument("--quick", action="store_true", help="few rows and components")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="write the figure")
     options = parser.parse_args(arguments)
-
-    def say(text: str) -> None:
-        print(f"  {text}", file=sys.stderr, flush=True)
-
-    result = run(options.budget, say, quick=options.quick)
-    print(markdown(result))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.figure is not None:
-        figures(result)["likelihood"].savefig(options.figure, bbox_inches="tight")
+    result = run(options.budget, console.say, quick=options.quick)
+    console.write_study(options, result, markdown(result), figures)
     return 0
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
 
 from . import oracle
 from .adapters import ADAPTERS, Adapter, FastGMM
 from .adapters.base import Device
+from .apart import Apart, patience
 from .clock import Clock, describe, failures
 from .rows import Row
 from .subject import Subject, checked_length
 from .timing import interleave, nominal_flops, settle
-from .workloads import Workload, make, overlap_of
+from .workloads import Workload, overlap_of
 
 Say = Callable[[str], None]
 
@@ -50,7 +52,7 @@ def measure(
     truth = _truth(row, workload, device)
     clock = Clock(seconds)
     results: dict[str, dict[str, Any]] = {}
-    subjects: dict[str, Subject] = {}
+    subjects: dict[str, Subject | Apart] = {}
     able: list[tuple[str, type[Adapter], str]] = []
     for name, kind, mode in entries(row, adapters, device):
         reason = kind.cannot(row.task, row.structure, row.precision, device)
@@ -58,41 +60,52 @@ def measure(
             able.append((name, kind, mode))
         else:
             results[name] = {"missing": reason, "installed": kind.missing() is None}
-    for i, (name, kind, mode) in enumerate(able):
-        passes = kind.passes_per_iteration if row.task == "fit" else 1
-        results[name] = entry = {"mode": mode, "own": kind is FastGMM, "passes": passes}
-        # what a target speaks of is waited for
-        awaited = (entry["own"] or name in row.targets) and clock.left() > 0
-        own_clock = Clock() if awaited and device is None else clock
-        if own_clock.left() <= 0:
-            entry["skipped"] = "the time of the row was over"
-            continue
-        say(f"{row.title}: checking {name}")
-        share = own_clock.share(len(able) - i).left()
-        try:
-            adapter = kind(workload.start, row.precision, device=device, mode=mode)
-            subject = Subject(adapter, row, workload.x, host=device is None)
-            needed = subject.first(entry, share)
-            if needed is not None:
-                entry["skipped"] = needed
-            elif subject.check(truth, entry) and subject.plan(entry, own_clock):
-                task = "products" if kind.yardstick else row.task
-                entry["nominal_flops"] = nominal_flops(task, row.structure, *row.shape)
-                subjects[name] = subject
-        except failures() as error:
-            entry["failed"] = describe(error)
-        _free(device)
-    if subjects:
-        say(f"{row.title}: timing {', '.join(subjects)}")
-        share = max(clock.left(), 1.0) / len(subjects)
-        calls = {name: _guarded(s.seconds, results[name]) for name, s in subjects.items()}
-        for name, timing in interleave(calls, min(budget, share)).items():
-            if "failed" not in results[name]:
-                results[name]["seconds"] = timing.summary()
-    if device is not None and row.task == "fit":
-        for name, subject in subjects.items():
-            if results[name]["own"]:
-                _count(subject, results[name])
+    with ExitStack() as children:
+        subject: Subject | Apart
+        for i, (name, kind, mode) in enumerate(able):
+            passes = kind.passes_per_iteration if row.task == "fit" else 1
+            results[name] = entry = {"mode": mode, "own": kind is FastGMM, "passes": passes}
+            # what a target speaks of is waited for
+            awaited = (entry["own"] or name in row.targets) and clock.left() > 0
+            own_clock = Clock() if awaited and device is None else clock
+            if own_clock.left() <= 0:
+                entry["skipped"] = "the time of the row was over"
+                continue
+            say(f"{row.title}: checking {name}")
+            share = own_clock.share(len(able) - i).left()
+            try:
+                if kind.own_process:
+                    subject = Apart(kind, row, device, mode, patience(own_clock))
+                    children.callback(subject.close)
+                else:
+                    adapter = kind(workload.start, row.precision, device=device, mode=mode)
+                    subject = Subject(adapter, row, workload.x, host=device is None)
+                needed = subject.first(entry, share)
+                if needed is not None:
+                    entry["skipped"] = needed
+                elif subject.check(entry, truth) and subject.plan(entry, own_clock.left()):
+                    task = "products" if kind.yardstick else row.task
+                    entry["nominal_flops"] = nominal_flops(task, row.structure, *row.shape)
+                    subjects[name] = subject
+            except failures() as error:
+                entry["failed"] = describe(error)
+            _free(device)
+        if subjects:
+            say(f"{row.title}: timing {', '.join(subjects)}")
+            share = max(clock.left(), 1.0) / len(subjects)
+            calls = {name: _guarded(s.seconds, results[name]) for name, s in subjects.items()}
+
+            def wanted(name: str, turn: int) -> bool:
+                spoken_of = results[name]["own"] or name in row.targets
+                return spoken_of and turn < row.repeats and clock.left() > 0
+
+            for name, timing in interleave(calls, min(budget, share), wanted=wanted).items():
+                if "failed" not in results[name]:
+                    results[name]["seconds"] = timing.summary()
+        if device is not None and row.task == "fit":
+            for name, subject in subjects.items():
+                if results[name]["own"] and isinstance(subject, Subject):
+                    _count(subject, results[name])
     return {
         "name": row.name,
         "title": row.title,
@@ -186,11 +199,7 @@ def _workload(
     structure: str, shape: tuple[int, int, int], precision: Any, overlap: str, device: Device
 ) -> Workload:
     """One workload at a time; scoring and EM share it."""
-    if device is None:
-        return make(structure, *shape, precision, overlap)
-    from .gpu import data
-
-    return data.make(Row("", "", "score", structure, shape, precision, overlap), device)
+    return Row("", "", "score", structure, shape, precision, overlap).workload(device)
 
 
 def _truth(row: Row, workload: Workload, device: Device) -> Any:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import fresh
+from . import console, fresh
 from .adapters import ADAPTERS, by_name
 from .clock import Clock
 from .provenance import provenance
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = []
     for structure in _STRUCTURES:
         for task in _TASKS:
-            print(f"  {task}, {structure}", file=sys.stderr, flush=True)
+            console.say(f"{task}, {structure}")
             rows.append(_fresh(task, structure, shape, options.implementation))
     n, k, d = shape
     print(f"\n{options.implementation}, float32, N={n:,} K={k} D={d}: peak beyond the input\n")
@@ -62,9 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         "target_mb": TARGET,
         "rows": rows,
     }
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    console.write_json(options.json, result)
     return 0 if all(row.get("kept") for row in rows) else 1
 
 

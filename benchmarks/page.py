@@ -178,7 +178,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[Block]:
         Heading("Notes"),
         Text(
             "Memory is the peak of what was resident beyond what was there before the call, in the"
-            " process that measures all; freed memory goes back to the system before. The memory"
+            " process that measures; freed memory goes back to the system before. The memory"
             " suite measures in processes of their own. Difference: root mean square of"
             " log-likelihoods in nats, largest difference of a parameter, or share of rows with"
             " another label. First call: on few rows, with compilation or loading of code."

@@ -49,7 +49,7 @@ def ratios(rows: list[dict[str, Any]], title: str) -> Any:
             axes.plot(ends, [place, place], color=colour, linewidth=1, alpha=0.7)
             (dot,) = axes.plot(
                 [max(entry["ratio"], 1e-3)], [place], marker, color=colour, markersize=6,
-                markeredgecolor="white" if marker not in "|" else colour, markeredgewidth=0.6,
+                markeredgecolor=colour if marker in "|*" else "white", markeredgewidth=0.6,
             )  # fmt: skip
             labelled.setdefault(name, dot)
     axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
@@ -157,7 +157,6 @@ def _ticks(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-
     axis.set_major_formatter(FuncFormatter(lambda value, _: ratio(value)))
 
 
@@ -168,7 +167,10 @@ def _clean(axes: Any) -> None:
 
 def _legend(axes: Any, handles: dict[str, Any]) -> None:
     if handles:
+        # one order in all figures, whichever row was the first to have a dot
+        places = {name: place for place, name in enumerate(STYLES)}
+        names = sorted(handles, key=lambda name: places.get(name.split(",")[0], len(places)))
         axes.legend(
-            handles.values(), handles, frameon=False, fontsize=8, loc="upper left",
+            [handles[name] for name in names], names, frameon=False, fontsize=8, loc="upper left",
             bbox_to_anchor=(1.0, 1.0),
         )  # fmt: skip

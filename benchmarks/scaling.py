@@ -13,12 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import fresh
+from . import console, fresh
 from .adapters import Adapter, by_name
 from .provenance import provenance
 from .report import aligned, seconds
@@ -322,27 +321,15 @@ def figures(result: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, write the JSON file and the figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
-    parser.add_argument("--budget", type=float, default=450.0, metavar="SECONDS")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="write the figure")
+    parser = console.study_parser("scaling", __doc__, 450.0)
     parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.case:
         name, structure, sweep, value = options.case
         print(json.dumps(peak_of(Point(structure, sweep, int(value)), name)))
         return 0
-
-    def say(text: str) -> None:
-        print(f"  {text}", file=sys.stderr, flush=True)
-
-    result = run(options.budget, say)
-    print(markdown(result))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.figure is not None:
-        figures(result)["scaling"].savefig(options.figure, bbox_inches="tight")
+    result = run(options.budget, console.say)
+    console.write_study(options, result, markdown(result), figures)
     return 0
 
 

@@ -50,7 +50,7 @@ def one_row(budget: float) -> dict[str, Any]:
     calls: dict[str, Callable[[], float]] = {}
     for kind in ADAPTERS:
         reason = kind.cannot("score", "full", "float64")
-        if reason is not None or kind.yardstick:
+        if reason is not None or kind.yardstick or kind.own_process:
             entries[kind.name] = {
                 "missing": reason or kind.note,
                 "installed": kind.missing() is None,

@@ -11,7 +11,7 @@ import numpy as np
 from . import guard
 from .adapters import Adapter
 from .adapters.base import to_host
-from .clock import Clock, Ended
+from .clock import Ended
 from .rows import Row
 from .timing import per_call, per_iteration
 
@@ -113,7 +113,7 @@ class Subject:
         # the check, then two turns of a call, or of a short and a long fit
         return guard.too_much(need, 3.0 if self._one_pass else 4.0, seconds)
 
-    def check(self, truth: Any, entry: dict[str, Any]) -> bool:
+    def check(self, entry: dict[str, Any], truth: Any) -> bool:
         """Record memory and error of a call at full size; whether a time may be shown."""
         if self.host:
             self._compile(self._checked)
@@ -127,9 +127,9 @@ class Subject:
             entry["disagrees"] = wrong
         return wrong is None
 
-    def plan(self, entry: dict[str, Any], clock: Clock) -> bool:
+    def plan(self, entry: dict[str, Any], seconds: float) -> bool:
         """Choose the lengths of fits; whether there is time to repeat them."""
-        if (3 if self._one_pass else 5) * self._warm > clock.left():
+        if (3 if self._one_pass else 5) * self._warm > seconds:
             entry["slow"] = (
                 f"one call took {self._warm:.2g} s, too long to repeat it in the row's time"
             )

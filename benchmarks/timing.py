@@ -68,12 +68,17 @@ def once(call: Callable[[], object]) -> float:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], float]], budget: float, most: int = 9, least: int = 2
+    calls: Mapping[str, Callable[[], float]],
+    budget: float,
+    most: int = 9,
+    least: int = 2,
+    wanted: Callable[[str, int], bool] = lambda name, turn: False,
 ) -> dict[str, Timing]:
     """Measure in turns, so that all implementations see the same moods of the machine.
 
     Each call returns its own seconds per unit. An implementation takes part in as many rounds as
-    fit `budget` seconds of it, between `least` and `most`.
+    fit `budget` seconds of it, between `least` and `most`, and in those that are `wanted`, by its
+    name and the number of the round, whatever they take.
     """
     results = {name: Timing() for name in calls}
     spent = dict.fromkeys(calls, 0.0)
@@ -81,7 +86,7 @@ def interleave(
         for name, call in calls.items():
             # the next turn costs about what the last ones did
             expected = spent[name] * (turn + 1) / max(turn, 1)
-            if turn >= least and expected > budget:
+            if turn >= least and expected > budget and not wanted(name, turn):
                 continue
             begin = time.perf_counter()
             results[name].seconds.append(call())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import fresh
+from .console import say, write_json
 from .provenance import provenance
 from .report import aligned, seconds
 from .resident import peak, release, reset_peak, resident
@@ -62,9 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         "absent": absent,
         "rows": rows,
     }
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
     return 0
 
 
@@ -167,7 +166,7 @@ def _row(
     entries: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], float]] = {}
     for name in names:
-        print(f"  {task}: checking {name}", file=sys.stderr, flush=True)
+        say(f"{task}: checking {name}")
         difference = _difference(name, task, shape)
         entries[name] = {"max_difference": difference}
         if difference is not None and not difference <= _TOLERANCE:
@@ -176,7 +175,7 @@ def _row(
         call = _call(name, task, shape, options.samples)
         call()
         calls[name] = lambda call=call: once(call)
-    print(f"  {task}: timing {', '.join(calls)}", file=sys.stderr, flush=True)
+    say(f"{task}: timing {', '.join(calls)}")
     for name, timing in interleave(calls, options.budget).items():
         entries[name]["seconds"] = timing.summary()
         entries[name]["peak"] = _fresh(name, task, options)

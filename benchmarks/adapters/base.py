@@ -64,6 +64,8 @@ class Adapter:
     memory_counted: ClassVar[bool] = True
     #: computes part of the work alone, so that there is nothing to compare with the oracle
     yardstick: ClassVar[bool] = False
+    #: measured in a process of its own: its threads do not get on with those of others
+    own_process: ClassVar[bool] = False
     note: ClassVar[str] = ""
 
     def __init__(
@@ -78,9 +80,13 @@ class Adapter:
         self.parameters = parameters
         self.precision = precision
         self.reg_covar = reg_covar
-        self.device = device
+        self.device = self.place(device)
         self.mode = mode
         self.prepare()
+
+    def place(self, device: Device) -> Device:
+        """Where the rows lie that the tasks take."""
+        return device
 
     def prepare(self) -> None:
         """Copy and convert the parameters, which is not timed."""
@@ -152,19 +158,10 @@ class Adapter:
 class TensorAdapter(Adapter):
     """An implementation that takes torch tensors; those of a host share the rows' memory."""
 
-    def __init__(
-        self,
-        parameters: Parameters,
-        precision: str,
-        reg_covar: float = 0.0,
-        *,
-        device: Device = None,
-        mode: str = "highest",
-    ) -> None:
+    def place(self, device: Device) -> Device:
         import torch
 
-        here = torch.device("cpu") if device is None else device
-        super().__init__(parameters, precision, reg_covar, device=here, mode=mode)
+        return torch.device("cpu") if device is None else device
 
     @classmethod
     def missing(cls) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import entry_points
 from typing import Any
 
 from .base import Device, Fitted, TensorAdapter
@@ -16,24 +17,25 @@ class Gmmx(TensorAdapter):
     precisions = frozenset({"float32"})
     compiles_shapes = True
     memory_counted = False
+    # passes of others have hung after XLA had run in the same process
+    own_process = True
     note = (
-        "float32 products in full precision; a whole fit is one compiled program; on a GPU its"
-        " memory comes from the driver and is not kept"
+        "in a process of its own; float32 products in full precision; a whole fit is one compiled"
+        " program; on a GPU its memory comes from the driver and is not kept"
     )
 
     @classmethod
     def cannot(cls, task: str, structure: str, precision: str, device: Device = None) -> str | None:
         reason = super().cannot(task, structure, precision, device)
-        if reason is None and getattr(device, "type", "cpu") == "cuda":
-            # else JAX takes most of the memory at once and keeps it, and the others run short
-            os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
-            import jax
-
-            if jax.default_backend() != "gpu":
-                return "the installed JAX knows no GPU"
+        on_gpu = getattr(device, "type", "cpu") == "cuda"
+        # what JAX itself looks for; it is imported in a process of its own alone
+        if reason is None and on_gpu and not entry_points(group="jax_plugins"):
+            return "the installed JAX knows no GPU"
         return reason
 
     def prepare(self) -> None:
+        # else JAX takes most of a GPU's memory at once and keeps it, and the others run short
+        os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
         import gmmx
         import jax
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from ..console import say, write_json
 from . import markdown, run
 from .campaign import Tally, run_case
 from .cases import draw
@@ -19,11 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     names = None if options.engines is None else tuple(options.engines)
     if options.case is not None:
         return _again(options.case, names)
-    result = run(options.seconds, _say, seed=options.seed, engines=names)
+    result = run(options.seconds, say, seed=options.seed, engines=names)
     print(markdown(result))
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.json, result)
     return 1 if result["n_failures"] else 0
 
 
@@ -39,10 +37,6 @@ def _again(seed: int, names: tuple[str, ...] | None) -> int:
     count = sum(map(len, tally.ratios.values()))
     print(f"{count} comparisons on {', '.join(tally.cases)}; {len(failures)} failures")
     return 1 if failures else 0
-
-
-def _say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import fresh
 from ..provenance import provenance
 from .bounds import distances
 from .cases import Case, draw
 from .checks import Finding, check
 from .engines import ENGINES, Engine, by_name
 
-_ROOT = Path(__file__).resolve().parents[2]
 #: share of the time that engines in processes of their own get
 _APART = 0.25
 #: failures that are told in full
@@ -154,17 +153,12 @@ def _absent(engine: Engine) -> str | None:
 
 
 def _in_own_process(engine: Engine, seconds: float, seed: int, say: Say) -> dict[str, Any]:
-    paths = [str(_ROOT), str(_ROOT / "kernels"), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        **dict(engine.environment),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-    }
+    environment = fresh.environment(**dict(engine.environment))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [sys.executable, "-m", "benchmarks.fuzz", "--engines", engine.name]
         command += ["--seconds", str(seconds), "--seed", str(seed), "--json", str(path)]
-        subprocess.run(command, cwd=_ROOT, env=environment, check=False)
+        subprocess.run(command, cwd=fresh.ROOT, env=environment, check=False)
         if path.exists():
             return dict(json.loads(path.read_text()))
     say(f"{engine.name} ended without a result")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..clock import Clock
+from ..console import say, write_json
 from .rows import ROWS, shrunk
 
 DEVICES = ("cuda", "interpreter", "cpu")
@@ -47,10 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     tests: dict[str, Any] = {"summary": "not run"}
     if cuda and options.tests > 0:
-        _say("tests on the device")
+        say("tests on the device")
         tests = suite.run(options.tests)
-        _say(tests["summary"])
-    _say("ceilings")
+        say(tests["summary"])
+    say("ceilings")
     rates = measure_ceilings(device, quick=options.quick)
     result: dict[str, Any] = {
         "suite": "gpu",
@@ -67,23 +67,24 @@ def main(arguments: list[str] | None = None) -> int:
     budget = options.budget or (0.2 if options.quick else 1.0)
     for i, row in enumerate(chosen):
         if clock.left() <= 0:
-            _say(f"{row.title}: the time of the run was over")
+            say(f"{row.title}: the time of the run was over")
             result.setdefault("not_run", []).append(row.name)
             continue
         if options.quick:
             row = shrunk(row, tiny=not cuda)
         # a row may take twice its share of what is left; those before it were more important
         limit = clock.share(len(chosen) - i, least=10.0).left()
-        found = measure(row, budget, _say, _on_devices(), device=device, seconds=limit)
+        found = measure(row, budget, say, _on_devices(), device=device, seconds=limit)
         result["rows"].append(found)
         # rates are published for, and floors stated at, the full shapes
         set_floors(result["rows"], rates, None if options.quick else result["published_rates"])
-        _write(options.json, result)
+        # after every row, so that a run that is stopped leaves what it has
+        write_json(options.json, result)
     print("\n" + text(result))
     if "not_run" in result:
         print(f"not run, the time was over: {', '.join(result['not_run'])}")
     if options.json is not None:
-        _say(f"wrote {options.json}")
+        say(f"wrote {options.json}")
     return 0
 
 
@@ -104,17 +105,6 @@ def _provenance(device: Any, commit: str | None) -> dict[str, Any]:
     if commit is not None:
         found["commit"] = commit
     return found
-
-
-def _write(path: Path | None, result: dict[str, Any]) -> None:
-    """After every row, so that a run that is stopped leaves what it has."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
-
-
-def _say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
