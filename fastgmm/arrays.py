@@ -68,7 +68,7 @@ def to_tensor(x: Array, device: str) -> Array:
         return x.to(device)
     import torch
 
-    x = np.asarray(x)
+    x = native(np.asarray(x))
     # torch cannot hold read-only memory or strides below zero.
     if not x.flags.writeable or min(x.strides, default=0) < 0:
         x = x.copy()

@@ -304,7 +304,7 @@ class GPUBackend(Backend):
 
         def run(size: int) -> FeatureSummary:
             launch = self.target.launch("summarise", n_features, compute_dtype(torch_dtype(x)))
-            origin = self.own(x[0])
+            origin = self.own(x[0]).contiguous()  # as a view it has the strides of the rows
             parts = []
             for _, chunk in chunks(x, size, self.device):
                 splits = min(_SPLITS, -(-len(chunk) // launch.rows))
