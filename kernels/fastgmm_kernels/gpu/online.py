@@ -43,6 +43,12 @@ def fold(lp, k, top, total, label):
 
 
 @triton.jit
+def start_of(likely, k_0, k_1):
+    """The component or block to begin with: the likely one, where this group k_0 to k_1 has it."""
+    return tl.where((likely >= k_0) & (likely < k_1), likely, k_0)
+
+
+@triton.jit
 def slack_of(p_weight, o_n, m_n, p_tallest, dtype: tl.constexpr):
     """What lies between the top and the cut of rows (B,), less the part that grows with the top."""
     slack = tl.zeros(o_n.shape, dtype) + _LOG_BASE + _TANGENT * tl.load(p_tallest)
