@@ -78,6 +78,23 @@ def expect_spherical(n_padded: int, n_components: int, n_features: int, itemsize
     return Cost(0, 3 * pairs, itemsize * pairs // UNROLL)
 
 
+def expect_product(
+    n_padded: int, n_components: int, width: int, itemsize: int, launch: Launch
+) -> Cost:
+    """Per pair: 2 D' of the product, and 3 to make a squared distance of it; D' is not skipped.
+
+    A tile is read once where it stays in registers, else once for |z|^2 and with every block of
+    components, as the means are. What is evaluated again by differences depends on the data.
+    """
+    size, _ = _blocks(width, launch)
+    block = max(min(launch.components, _power(-(-n_components // UNROLL) * UNROLL)), 16)
+    n_blocks = -(-n_components // block)
+    pairs = n_padded * n_blocks * block
+    rows = n_padded * width * (1 if size == width else 1 + n_blocks)
+    means = n_padded // launch.rows * n_blocks * block * width
+    return Cost(2 * pairs * width, 3 * pairs, itemsize * (rows + means))
+
+
 def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch) -> Cost:
     """Per component and pair of blocks: 2 b^2 per row; both blocks and the shares are read."""
     size, n_blocks = _blocks(width, launch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,6 +89,11 @@ class DeviceParameters:
     def row_major(self) -> bool:
         """Whether the kernels read rows line by line, for the matrix unit."""
         return self.family == "full" and self.n_features > SMALL
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """|m_k|^2, (K'), of components with one variance each."""
+        return self.means.square().sum(dim=-2)
 
     def points(self, about: Tensor) -> Tensor:
         """Reference points of moments as the kernels take them, (K', D')."""

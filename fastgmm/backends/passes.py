@@ -139,6 +139,9 @@ class ChunkPass:
         elif parameters.family == "full" and self._batch:
             # Its strides take registers.
             kernel = "expect_mixtures"
+        self._product = self._by_product()
+        if self._product:
+            kernel = "expect_product"
         self._expect = target.launch(kernel, width, dtype)
         self._row = target.launch("row", width, dtype)
         self._load = target.launch("load_rows", width, dtype)
@@ -163,6 +166,16 @@ class ChunkPass:
         if lines:
             self._lp = target.empty((*self._batch, whole, n_padded), dtype)
             self._active = target.empty((n_padded // kernels.TILE, whole), torch.int32)
+
+    def _by_product(self) -> bool:
+        """Whether squared distances are taken from products, on the matrix unit."""
+        p, sizes = self.parameters, device_sizes()
+        return (
+            p.family == "spherical"
+            and not self._batch
+            and p.width >= sizes["product_features"]
+            and p.n_components >= sizes["product_components"]
+        )
 
     def _rows_array(self, n_padded: int) -> Tensor:
         width, dtype = self.parameters.width, self.parameters.dtype
@@ -199,9 +212,14 @@ class ChunkPass:
             places = torch.arange(0, padded, self._expect.rows, device=labels.device)
             skip = labels[places.clamp(max=n - 1)], weight
         arguments = (z, n, p.n_features, p, top, total, label, lp)
+        precision = self.target.product(p.dtype)
         if p.family == "full":
-            precision = self.target.product(p.dtype)
             kernels.expect_full(*arguments, skip=skip, precision=precision, launch=self._expect)
+        elif self._product:
+            kernels.expect_product(
+                z, n, p, top, total, label, lp,
+                skip=skip, precision=precision, launch=self._expect,
+            )  # fmt: skip
         else:
             run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
             run(*arguments, skip=skip, launch=self._expect)

@@ -12,6 +12,7 @@ from .gradient import pull
 from .kmeans import candidate_potentials, update_closest
 from .product import input_precision, interpreted
 from .score import combine, finish, respond
+from .spherical import expect_product
 from .statistics import TILE, UNROLL, moments
 from .summary import summarise
 from .tile import load_rows
@@ -24,6 +25,7 @@ __all__ = [
     "combine",
     "expect_diag",
     "expect_full",
+    "expect_product",
     "expect_spherical",
     "few_backward",
     "few_score",

@@ -43,6 +43,18 @@ def fold(lp, k, top, total, label):
 
 
 @triton.jit
+def fold_block(lp, k, top, total, label):
+    """As :func:`fold` for a block (B_N, B_K) of components from k on."""
+    best, first = tl.max(lp, axis=1, return_indices=True)  # the first of equals
+    first += k
+    label = tl.where((best > top) | ((best == top) & (first < label)), first, label)
+    new = tl.maximum(top, best)
+    safe = tl.where(new > float("-inf"), new, 0.0)
+    total = total * tl.exp(top - safe) + tl.sum(tl.exp(lp - safe[:, None]), axis=1)
+    return new, total, label
+
+
+@triton.jit
 def start_of(likely, k_0, k_1):
     """The component or block to begin with: the likely one, where this group k_0 to k_1 has it."""
     return tl.where((likely >= k_0) & (likely < k_1), likely, k_0)
