@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastgmm.backends.launch import Launch
-from fastgmm_kernels.gpu import TILE, UNROLL
+from fastgmm_kernels.gpu import TILE, UNROLL, blocks_of
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def expect_product(
     A tile is read once where it stays in registers, else once for |z|^2 and with every block of
     components, as the means are. What is evaluated again by differences depends on the data.
     """
-    size, _ = _blocks(width, launch)
-    block = max(min(launch.components, _power(-(-n_components // UNROLL) * UNROLL)), 16)
-    n_blocks = -(-n_components // block)
+    whole = -(-n_components // UNROLL) * UNROLL
+    block, size = blocks_of(whole, width, launch)
+    n_blocks = -(-whole // block)
     pairs = n_padded * n_blocks * block
     rows = n_padded * width * (1 if size == width else 1 + n_blocks)
     means = n_padded // launch.rows * n_blocks * block * width
@@ -101,6 +101,22 @@ def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, laun
     n = -(-n_rows // TILE) * TILE
     pairs = n * n_components * n_blocks
     return Cost(2 * pairs * size**2, 3 * pairs * size, itemsize * pairs * (2 * size + 1))
+
+
+def moments_product(
+    n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch
+) -> Cost:
+    """Per pair: 2 D' of the product, and a sum of shares for each block of features.
+
+    Rows are read per block of components, shares per block of features, sums of squares per tile.
+    """
+    whole = -(-n_components // UNROLL) * UNROLL
+    block, size = blocks_of(whole, width, launch)
+    n, padded = -(-n_rows // TILE) * TILE, -(-whole // block) * block
+    n_features = width // size
+    numbers = n * padded * n_features + n * padded // block * width
+    numbers += n // TILE * padded * n_features
+    return Cost(2 * n * padded * width, n * padded * n_features, itemsize * numbers)
 
 
 def moments_diag(

@@ -100,6 +100,12 @@ class DeviceParameters:
         shape = whole_components(len(about)), self.width
         return padded(about - self.exact_centre, shape, self.dtype)
 
+    def exact_points(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Such points (K, D) as float64, and the means as the kernels know them less these."""
+        own = slice(self.n_components), slice(self.n_features)
+        exact = points[own].to(torch.float64)
+        return exact, self.means.mT[own].to(torch.float64) - exact
+
 
 def centre_of(weights: Tensor, means: Tensor, dtype: torch.dtype) -> Tensor:
     """Mean of the mixture, rounded to the precision of the rows, as float64."""

@@ -47,6 +47,10 @@ GRIDS: dict[str, dict[str, tuple[int, ...]]] = {
     "moments_full": {
         "rows": (32, 64, 128), "features": (32, 64), "warps": (4, 8), "stages": (1, 2, 3),
     },
+    "moments_product": {
+        "rows": (16, 32, 64), "features": (32, 64), "components": (32, 64, 128), "warps": (4, 8),
+        "stages": (1, 2, 3),
+    },
     "moments_diag": {"features": (4, 8, 16), "warps": (4, 8), "stages": (1, 2)},
 }  # fmt: skip
 # (structure, K, D): a pass of each launches the kernels to be measured.
@@ -62,7 +66,7 @@ def _capture(backend: GPUBackend, model: MixtureModel, x: torch.Tensor) -> dict[
     calls: dict[str, Any] = {}
     names = (
         "load_rows", "expect_full", "expect_diag", "expect_spherical", "expect_product", "respond",
-        "moments",
+        "moments", "moments_product",
     )  # fmt: skip
     plain = {name: getattr(kernels, name) for name in names}
 
@@ -148,11 +152,12 @@ def tune(
         model = _model(structure, k, d)
         calls, prepared = _capture(backend, model, x), backend.prepare(model, dtype)
         width, small = prepared.width, structure == "full" and not prepared.row_major
-        measured = {"load_rows": "load_rows", "respond": "respond", "moments_diag": "moments"}
+        measured = {"load_rows": "load_rows", "respond": "respond"}
         if "expect_product" in calls:
-            measured["expect_product"] = "expect_product"
+            measured |= {name: name for name in ("expect_product", "moments_product")}
         else:
             measured["expect_small" if small else f"expect_{structure}"] = f"expect_{structure}"
+            measured["moments_diag"] = "moments"
         if structure == "full":
             measured["moments_full"] = "moments"
         name = str(dtype).removeprefix("torch.")

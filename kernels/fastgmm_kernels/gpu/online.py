@@ -85,3 +85,13 @@ def any_row(m):
     # Any order will do; to say so parts the layout of the mask from that of a product, whose
     # reduction to a number Triton 3.7 fails to compile for capability 100.
     return tl.max(tl.reshape(m.to(tl.int32), m.shape, can_reorder=True), axis=0) > 0
+
+
+@triton.jit
+def first_of(m, o_k):
+    """The first of o_k (B_K,) for which the mask holds, as a number; a large one if there is none.
+
+    See :func:`any_row` for the change of layout.
+    """
+    k = tl.where(m, o_k, 2147483647)
+    return tl.min(tl.reshape(k, k.shape, can_reorder=True), axis=0)

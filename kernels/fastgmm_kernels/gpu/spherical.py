@@ -23,8 +23,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .online import any_row, fold_block, slack_of, start_of, within_reach
-from .tile import block_of
+from .online import any_row, first_of, fold_block, slack_of, start_of, within_reach
+from .tile import blocks_of
 
 # |z|^2 + |m|^2 by |z - m|^2 at most.
 RATIO = 8.0
@@ -43,16 +43,6 @@ def _columns(p_mean, o_d, o_k, n_padded):
     """Features o_d of means o_k, (B_D, B_K)."""
     p = p_mean + o_d.to(tl.int64)[:, None] * n_padded + o_k[None, :]
     return tl.load(p, mask=(o_k < n_padded)[None, :], other=0.0)
-
-
-@triton.jit
-def _any_first(m, o_k):
-    """The first of o_k (B_K,) for which the mask holds, as a number; a large one if there is none.
-
-    See ``any_row`` for the change of layout.
-    """
-    k = tl.where(m, o_k, 2147483647)
-    return tl.min(tl.reshape(k, k.shape, can_reorder=True), axis=0)
 
 
 @triton.jit
@@ -123,7 +113,7 @@ def _expect_product(
             q = both - 2 * product
             exact = (both <= RATIO * q) & (both < float("inf"))
             wrong = tl.max((m_lp & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
-            k = _any_first(wrong > 0, o_k)
+            k = first_of(wrong > 0, o_k)
             while k < n_padded:
                 q_k = tl.zeros((B_N,), dtype)
                 for d in range(0, D, B_D):
@@ -131,7 +121,7 @@ def _expect_product(
                     y = _rows(p_z, o_n, d + o_d, s_z) - m_d[None, :]
                     q_k += tl.sum(y * y, axis=1)
                 q = tl.where((o_k == k)[None, :], q_k[:, None], q)
-                k = _any_first((wrong > 0) & (o_k > k), o_k)
+                k = first_of((wrong > 0) & (o_k > k), o_k)
             constant = tl.load(p_constant + o_k, mask=m_k, other=float("-inf"))
             lp = constant[None, :] - factor[None, :] * q
             lp = tl.where(lp == lp, lp, float("-inf"))
@@ -154,7 +144,7 @@ def expect_product(z, n_rows, parameters, top, total, label, lp, *, skip, precis
     means = parameters.means
     width, n_padded = means.shape
     n_groups, n_rows_padded = top.shape
-    b_k = max(min(launch.components, triton.next_power_of_2(n_padded)), 16)
+    b_k, b_d = blocks_of(n_padded, width, launch)
     per_group = triton.cdiv(triton.cdiv(n_padded, b_k), n_groups)
     begin, weight = (None, None) if skip is None else skip
     margin = _MARGINS[precision] if z.itemsize == 4 else 2.0**-46
@@ -164,6 +154,6 @@ def expect_product(z, n_rows, parameters, top, total, label, lp, *, skip, precis
         n_rows, parameters.n_components, n_padded, per_group, parameters.tallest,
         z.stride(1), top.stride(0), *((0, 0) if lp is None else lp.stride()),
         skip is not None, launch.early, precision, RATIO, margin,
-        width, launch.rows, b_k, block_of(width, launch.features),
+        width, launch.rows, b_k, b_d,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
