@@ -21,7 +21,7 @@ if importlib.util.find_spec("triton") is None:
 from fastgmm.backends import gpu as gpu_backend  # noqa: E402
 from fastgmm.backends import launch, passes  # noqa: E402
 from fastgmm.backends.gpu import GPUBackend  # noqa: E402
-from fastgmm_kernels.gpu import spherical  # noqa: E402
+from fastgmm_kernels.gpu import spherical, trace  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("_unwritten_memory_is_nan", "any_size")
 # N, K, D: part of a block of features and several, of components, of rows.
@@ -63,6 +63,17 @@ def _problem(structure, dtype, n, k, d, separation=2.0):
     return mixture, model, mixture.sample(rng, n)[0].astype(dtype), rng
 
 
+def _far(offset):
+    """Components at this many standard deviations from the centre, some near each other."""
+    mixture, _, _, rng = _problem("spherical", np.float32, 60, 4, 17)
+    means = mixture.means + offset * np.array([[1.0], [1.0], [-1.0], [0.0]])
+    mixture = oracle.Mixture("spherical", mixture.weights, means, mixture.covariances)
+    model = MixtureModel.from_covariances(
+        mixture.weights, means, mixture.covariances, covariance.get("spherical")
+    )
+    return mixture, model, mixture.sample(rng, 60)[0].astype(np.float32)
+
+
 def _same(got, expected, rtol):
     for name in ("counts", "first", "second", "log_likelihood"):
         a, b = getattr(got, name), getattr(expected, name)
@@ -100,13 +111,7 @@ def test_few_features_need_no_product(where, launches, d):
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_clusters_far_apart_are_evaluated_by_differences(where, monkeypatch, offset, precision):
     """Many standard deviations from the centre, where the sum of squares and product cancels."""
-    mixture, _, _, rng = _problem("spherical", np.float32, 60, 4, 17)
-    means = mixture.means + offset * np.array([[1.0], [1.0], [-1.0], [0.0]])
-    mixture = oracle.Mixture("spherical", mixture.weights, means, mixture.covariances)
-    model = MixtureModel.from_covariances(
-        mixture.weights, means, mixture.covariances, covariance.get("spherical")
-    )
-    x = mixture.sample(rng, 60)[0].astype(np.float32)
+    mixture, model, x = _far(offset)
 
     def error():
         backend = GPUBackend(where, precision=precision)
@@ -132,6 +137,30 @@ def test_order_and_skipping_change_nothing(where, dtype, separation, launches):
         _same(got, expected, tolerance(dtype, 1e-12, 1e-5))
     np.testing.assert_array_equal(order.labels.cpu().numpy(), ReferenceBackend().predict(model, x))
     assert launches["expect_product"] > 0
+
+
+@pytest.mark.parametrize("size", [(130, 1, 17), (60, 7, 33)], ids=str)
+def test_statistics_about_any_points(where, dtype, size):
+    _, model, x, rng = _problem("spherical", dtype, *size)
+    weight = rng.gamma(1.0, size=len(x))
+    weight[::5] = 0
+    about = model.means + 0.3
+    backend = GPUBackend(where)
+    got = backend.accumulate(backend.prepare(model, x.dtype), x, weight, about)
+    expected = ReferenceBackend().accumulate(model, x, weight, about)
+    _same(got, expected, tolerance(dtype, 1e-12, 1e-5))
+
+
+def test_sums_of_clusters_far_apart_are_taken_of_differences(where, monkeypatch):
+    """Beside their width: products of responsibilities and rows cancel with what is subtracted."""
+    _, model, x = _far(300)
+    expected = ReferenceBackend().accumulate(model, x, None)
+    backend = GPUBackend(where)
+    prepared = backend.prepare(model, x.dtype)
+    _same(backend.accumulate(prepared, x, None), expected, 1e-5)
+    monkeypatch.setattr(trace, "LIMIT", 1e30)
+    first = backend.accumulate(prepared, x, None).first.cpu().numpy()
+    assert np.abs(first - expected.first).max() > 1e-5 * np.abs(expected.first).max()
 
 
 def test_rows_far_from_everything_belong_to_one_component(where):

@@ -106,7 +106,7 @@ def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, laun
 def moments_product(
     n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch
 ) -> Cost:
-    """Per pair: 2 D' of the product, and a sum of shares for each block of features.
+    """Per pair: 2 D' of the product; sums of shares beside it are left out.
 
     Rows are read per block of components, shares per block of features, sums of squares per tile.
     """
@@ -116,7 +116,7 @@ def moments_product(
     n_features = width // size
     numbers = n * padded * n_features + n * padded // block * width
     numbers += n // TILE * padded * n_features
-    return Cost(2 * n * padded * width, n * padded * n_features, itemsize * numbers)
+    return Cost(2 * n * padded * width, 0, itemsize * numbers)
 
 
 def moments_diag(

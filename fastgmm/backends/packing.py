@@ -100,11 +100,11 @@ class DeviceParameters:
         shape = whole_components(len(about)), self.width
         return padded(about - self.exact_centre, shape, self.dtype)
 
-    def exact_points(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Such points (K, D) as float64, and the means as the kernels know them less these."""
-        own = slice(self.n_components), slice(self.n_features)
-        exact = points[own].to(torch.float64)
-        return exact, self.means.mT[own].to(torch.float64) - exact
+    def exact_points(self, about: Tensor) -> tuple[Tensor, Tensor]:
+        """Such points (K, D) in float64, and the means as the kernels know them less these."""
+        exact = about - self.exact_centre
+        means = self.means.mT[: self.n_components, : self.n_features]
+        return exact, means.to(torch.float64) - exact
 
 
 def centre_of(weights: Tensor, means: Tensor, dtype: torch.dtype) -> Tensor:
