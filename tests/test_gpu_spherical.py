@@ -139,6 +139,24 @@ def test_order_and_skipping_change_nothing(where, dtype, separation, launches):
     assert launches["expect_product"] > 0
 
 
+def test_skipping_leaves_blocks_of_components_out(where, monkeypatch):
+    """Of clusters far apart, a tile of rows in order meets few blocks."""
+    _, model, x, _ = _problem("spherical", np.float32, 128, 64, 33, 50.0)
+    backend = GPUBackend(where)
+    prepared, order = backend.prepare(model, x.dtype), backend.new_order()
+    backend.accumulate(prepared, x, None, None, order)
+    seen = []
+    plain = passes.kernels.respond
+
+    def look(lp, *args, **kwargs):
+        seen.append(torch.isneginf(lp[:64]).all(dim=0).sum().item())
+        plain(lp, *args, **kwargs)
+
+    monkeypatch.setattr(passes.kernels, "respond", look)
+    backend.accumulate(prepared, x, None, None, order)
+    assert seen[0] > 0
+
+
 @pytest.mark.parametrize("size", [(130, 1, 17), (60, 7, 33)], ids=str)
 def test_statistics_about_any_points(where, dtype, size):
     _, model, x, rng = _problem("spherical", dtype, *size)

@@ -81,7 +81,7 @@ def expect_spherical(n_padded: int, n_components: int, n_features: int, itemsize
 def expect_product(
     n_padded: int, n_components: int, width: int, itemsize: int, launch: Launch
 ) -> Cost:
-    """Per pair: 2 D' of the product, and 3 to make a squared distance of it; D' is not skipped.
+    """Per pair: 2 D' of the product, 2 to take each block of features off, 2 for the squares.
 
     A tile is read once where it stays in registers, else once for |z|^2 and with every block of
     components, as the means are. What is evaluated again by differences depends on the data.
@@ -92,7 +92,7 @@ def expect_product(
     pairs = n_padded * n_blocks * block
     rows = n_padded * width * (1 if size == width else 1 + n_blocks)
     means = n_padded // launch.rows * n_blocks * block * width
-    return Cost(2 * pairs * width, 3 * pairs, itemsize * (rows + means))
+    return Cost(2 * pairs * width, 2 * pairs * (1 + width // size), itemsize * (rows + means))
 
 
 def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch) -> Cost:

@@ -4,18 +4,18 @@ Of rows z and means m, both relative to the centre of the mixture,
 
     |z - m|^2 = |z|^2 - 2 z.m + |m|^2,
 
-with z.m a product. What is rounded is of the size of s = |z|^2 + |m|^2: the error of the sum is at
-most about c u s, with u the unit of the product's precision (2^-22 for 3xTF32, the rounding unit
-of float64) and c from 1 for roundings that cancel to D for such that do not. Differences have an
-error of c u |z - m|^2. So the sum loses no more than a factor of 8 of relative accuracy where
+with z.m a product, in blocks of features. What is rounded is of the size of s = |z|^2 + |m|^2, so
+the error is about c u s, with u the unit of the product's precision (2^-22 for 3xTF32, the rounding
+unit for float64) and c about 2. The blocks are taken off one by one: the matrix unit cuts off
+digits of what it adds to, and c would grow with D. The relative error stays below 4 c u where
 
-    s <= 8 |z - m|^2,
+    s <= 4 |z - m|^2,
 
-which is tested for every pair. A component with a row that fails is evaluated by differences for
-all rows of the tile. Those are the components about as far from the centre as three standard
-deviations (per feature) or more, and of them only where their own rows are: of clusters far apart
-as many per tile as its rows have labels. Far components, callers who want every log-probability,
-and k-means, whose squares have no scale of their own, are all served by a relative bound.
+which is tested for every pair. A component that fails for a row is evaluated by differences for all
+rows of the tile. Such components are more than about sqrt(3 D / 2) standard deviations from the
+centre, and fail where their own rows are: of clusters far apart as many per tile as its rows have
+labels. The bound is relative to the square, so it serves far components, callers who want every
+log-probability, and k-means, whose squares have no scale of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .online import any_row, first_of, fold_block, slack_of, start_of, within_re
 from .tile import blocks_of
 
 # |z|^2 + |m|^2 by |z - m|^2 at most.
-RATIO = 8.0
+RATIO = 4.0
 # By precision, what is taken off |z|^2 + |m|^2 for a lower bound: some units of the product.
 _MARGINS = {"tf32x3": 2.0**-18, "bf16x3": 2.0**-11, "tf32": 2.0**-6, "ieee": 2.0**-18}
 
@@ -100,17 +100,18 @@ def _expect_product(
             alive = any_row(m_n & (tl.max(near.to(tl.int32), axis=1) > 0))
         m_lp = m_n[:, None] & (o_k < n_components)[None, :]
         if alive:
+            square_k = tl.load(p_square + o_k, mask=m_k, other=0.0)
+            q = square[:, None] + square_k[None, :]  # (B_N, B_K)
             if D == B_D:
                 m = _columns(p_mean, o_d, o_k, n_padded)
-                product = tl.dot(z, m, input_precision=PRECISION, out_dtype=dtype)  # (B_N, B_K)
+                q -= 2 * tl.dot(z, m, input_precision=PRECISION, out_dtype=dtype)
             else:
-                product = tl.zeros((B_N, B_K), dtype)
+                # Each block from 0: the matrix unit cuts off digits of what it adds to.
                 for d in range(0, D, B_D):
                     y = _rows(p_z, o_n, d + o_d, s_z)
                     m = _columns(p_mean, d + o_d, o_k, n_padded)
-                    product = tl.dot(y, m, product, input_precision=PRECISION, out_dtype=dtype)
-            both = square[:, None] + tl.load(p_square + o_k, mask=m_k, other=0.0)[None, :]
-            q = both - 2 * product
+                    q -= 2 * tl.dot(y, m, input_precision=PRECISION, out_dtype=dtype)
+            both = square[:, None] + square_k[None, :]
             exact = (both <= RATIO * q) & (both < float("inf"))
             wrong = tl.max((m_lp & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
             k = first_of(wrong > 0, o_k)
