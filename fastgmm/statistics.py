@@ -32,7 +32,8 @@ class SufficientStatistics:
     counts : array of shape (K,)
     first : array of shape (K, D)
     second : array of shape (K, D, D), (K, D) or (0,)
-        For tied structures empty, or summed over components: (D, D) or (D,).
+        For tied structures empty, or summed over components: (D, D) or (D,). For spherical ones
+        the sum over features counts; where no more is known, features have equal shares of it.
     about : array of shape (K, D)
         The reference points: the means of the E-step, so that nothing cancels.
     log_likelihood : float, or tensor of shape ()

@@ -56,6 +56,9 @@ CASES = [
     ("full", "float32", 8, 5, "highest", "mixtures"),
     ("full", "float64", 8, 128, "highest", "mixtures"),
     ("tied", "float32", 8, 32, "highest", "mixtures"),
+    ("spherical", "float32", 64, 128, "medium", "fit"),
+    ("spherical", "float64", 128, 128, "highest", "ordered"),
+    ("spherical", "float32", 16, 64, "highest", "fit"),
 ]
 TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
 TARGETS["gfx942"] = ("hip", "gfx942", 64)

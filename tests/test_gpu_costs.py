@@ -73,9 +73,9 @@ class Meter:
             self.seen[self._name]["bytes"] += result.data.nbytes
 
 
-def _run(monkeypatch, structure, dtype, k, d):
+def _run(monkeypatch, structure, dtype, k, d, separation=3.0):
     rng = np.random.default_rng(0)
-    mixture = oracle.random_mixture(rng, structure, k, d)
+    mixture = oracle.random_mixture(rng, structure, k, d, separation=separation)
     model = MixtureModel.from_covariances(
         mixture.weights, mixture.means, mixture.covariances, covariance.get(structure)
     )
@@ -125,6 +125,26 @@ def test_rows_in_lanes(monkeypatch, structure):
     sums = target.programs * 8 * 3 * p.width
     _close(seen["moments_diag"], cost, beside=sums)
     assert cost.bytes <= seen["moments_diag"]["bytes"] <= cost.bytes + 16 * sums
+
+
+@pytest.mark.parametrize("d", [17, 65])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_spherical_products(monkeypatch, d, dtype):
+    """Of components that overlap: none is evaluated again by differences."""
+    k, itemsize = 20, np.dtype(dtype).itemsize
+    seen, target, p = _run(monkeypatch, "spherical", dtype, k, d, separation=0.5)
+    launch = target.launch("expect_product", p.width, p.dtype)
+    n = up(N, max(128, launch.rows))
+    cost = costs.expect_product(n, k, p.width, itemsize, launch)
+    pairs = cost.products // (2 * p.width)
+    # |z|^2, the log-sum-exp and its sum over lanes.
+    _close(seen["expect_product"], cost, beside=n * 3 * p.width + 10 * pairs)
+    assert cost.bytes <= seen["expect_product"]["bytes"] <= cost.bytes + itemsize * pairs
+    launch = target.launch("moments_product", p.width, p.dtype)
+    cost = costs.moments_product(N, k, p.width, itemsize, launch)
+    whole = 32 * p.width * target.programs
+    _close(seen["moments_product"], cost, beside=4 * whole)
+    assert cost.bytes <= seen["moments_product"]["bytes"] <= cost.bytes + 32 * whole
 
 
 def test_small(monkeypatch):

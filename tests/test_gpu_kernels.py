@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import numpy as np
@@ -262,6 +263,19 @@ def test_order_and_skipping_change_nothing(where, structure, dtype, d, separatio
             assert_close(a, b, tolerance(dtype, 1e-13, 2e-6), name)
     labels = ReferenceBackend().predict(model, x)
     np.testing.assert_array_equal(_numpy(order.labels), labels)
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
+@pytest.mark.usefixtures("small_chunks")
+def test_order_and_groups_of_components(where, structure):
+    """Few rows and many components: a tile's first label lies in one of the groups alone."""
+    mixture, model, x, _ = _problem(structure, np.float64, 200, 40, 12, 3.0)
+    backend = GPUBackend(where)
+    backend.target = dataclasses.replace(backend.target, programs=16)
+    prepared, order = backend.prepare(model, x.dtype), backend.new_order()
+    for _ in range(2):
+        got = backend.accumulate(prepared, x, None, None, order)
+        assert_close(float(got.log_likelihood), mixture.score_samples(x).sum(), 1e-12)
 
 
 def test_skipping_leaves_components_out(where, small_chunks):

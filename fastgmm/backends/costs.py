@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastgmm.backends.launch import Launch
-from fastgmm_kernels.gpu import TILE, UNROLL
+from fastgmm_kernels.gpu import TILE, UNROLL, blocks_of
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,45 @@ def expect_spherical(n_padded: int, n_components: int, n_features: int, itemsize
     return Cost(0, 3 * pairs, itemsize * pairs // UNROLL)
 
 
+def expect_product(
+    n_padded: int, n_components: int, width: int, itemsize: int, launch: Launch
+) -> Cost:
+    """Per pair: 2 D' of the product, 2 to take each block of features off, 2 for the squares.
+
+    A tile is read once where it stays in registers, else once for |z|^2 and with every block of
+    components, as the means are. What is evaluated again by differences depends on the data.
+    """
+    whole = -(-n_components // UNROLL) * UNROLL
+    block, size = blocks_of(whole, width, launch)
+    n_blocks = -(-whole // block)
+    pairs = n_padded * n_blocks * block
+    rows = n_padded * width * (1 if size == width else 1 + n_blocks)
+    means = n_padded // launch.rows * n_blocks * block * width
+    return Cost(2 * pairs * width, 2 * pairs * (1 + width // size), itemsize * (rows + means))
+
+
 def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch) -> Cost:
     """Per component and pair of blocks: 2 b^2 per row; both blocks and the shares are read."""
     size, n_blocks = _blocks(width, launch)
     n = -(-n_rows // TILE) * TILE
     pairs = n * n_components * n_blocks
     return Cost(2 * pairs * size**2, 3 * pairs * size, itemsize * pairs * (2 * size + 1))
+
+
+def moments_product(
+    n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch
+) -> Cost:
+    """Per pair: 2 D' of the product; sums of shares beside it are left out.
+
+    Rows are read per block of components, shares per block of features, sums of squares per tile.
+    """
+    whole = -(-n_components // UNROLL) * UNROLL
+    block, size = blocks_of(whole, width, launch)
+    n, padded = -(-n_rows // TILE) * TILE, -(-whole // block) * block
+    n_features = width // size
+    numbers = n * padded * n_features + n * padded // block * width
+    numbers += n // TILE * padded * n_features
+    return Cost(2 * n * padded * width, 0, itemsize * numbers)
 
 
 def moments_diag(

@@ -206,10 +206,10 @@ class GPUBackend(Backend):
             size = min(size, len(x))
             points = p.points(exact)
             work = ChunkPass(self.target, p, size, lines=True)
-            totals = Totals(
-                self.target, size, p.n_components, p.width, p.n_features,
-                p.model.structure.moments, dtype,
-            )  # fmt: skip
+            second = "trace" if work.takes_traces else p.model.structure.moments
+            totals = Totals(self.target, size, p.n_components, p.width, p.n_features, second, dtype)
+            if work.takes_traces:
+                totals.points, totals.shift = p.exact_points(exact)
             log_likelihood = self.target.zeros(())
             labels = None if order is None else self.target.empty((len(x),), torch.int32)
             for rows, chunk in chunks(x, size, self.device):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -89,10 +90,21 @@ class DeviceParameters:
         """Whether the kernels read rows line by line, for the matrix unit."""
         return self.family == "full" and self.n_features > SMALL
 
+    @cached_property
+    def squares(self) -> Tensor:
+        """|m_k|^2, (K'), of components with one variance each."""
+        return self.means.square().sum(dim=-2)
+
     def points(self, about: Tensor) -> Tensor:
         """Reference points of moments as the kernels take them, (K', D')."""
         shape = whole_components(len(about)), self.width
         return padded(about - self.exact_centre, shape, self.dtype)
+
+    def exact_points(self, about: Tensor) -> tuple[Tensor, Tensor]:
+        """Such points (K, D) in float64, and the means as the kernels know them less these."""
+        exact = about - self.exact_centre
+        means = self.means.mT[: self.n_components, : self.n_features]
+        return exact, means.to(torch.float64) - exact
 
 
 def centre_of(weights: Tensor, means: Tensor, dtype: torch.dtype) -> Tensor:

@@ -75,7 +75,9 @@ class Totals:
         self, target: Target, n_rows: int, n_components: int, width: int, n_features: int,
         second: str, dtype: torch.dtype,
     ) -> None:  # fmt: skip
+        """``second`` is "full", "diag", "trace" (sum over features, by products) or "none"."""
         self.n_components, self._n_features = n_components, n_features
+        self.product = target.launch("moments_product", width, dtype)
         whole = whole_components(n_components)
         programs = whole // kernels.UNROLL
         size = 1 + width
@@ -83,6 +85,9 @@ class Totals:
             programs, size = n_components, size + width * width
         elif second == "diag":
             size += width
+        elif second == "trace":
+            b_k, b_d = kernels.blocks_of(whole, width, self.product)
+            programs = -(-whole // b_k) * width // b_d
         room = device_sizes()["total_bytes"] // (8 * whole * size)
         tiles = up(n_rows, kernels.TILE) // kernels.TILE
         splits = max(min(-(-target.programs // programs), room, tiles), 1)
@@ -90,6 +95,9 @@ class Totals:
         self.first = target.zeros((splits, whole, width))
         shapes = {"full": (splits, whole, width, width), "diag": (splits, whole, width)}
         self.second = target.zeros(shapes[second]) if second in shapes else None
+        self.trace = target.zeros((splits, whole)) if second == "trace" else None
+        # For the trace: the points of the moments, and what leads from them to the means, (K, D).
+        self.points = self.shift = torch.empty(0)
         self.launches = (
             target.launch("moments_full", width, dtype),
             target.launch("moments_diag", width, dtype),
@@ -103,6 +111,11 @@ class Totals:
         """Add the parts in order, drop the padding, mirror the triangle."""
         k, d = self.n_components, self._n_features
         count, first = self.count.sum(dim=0)[:k], self.first.sum(dim=0)[:k, :d].contiguous()
+        if self.trace is not None:
+            first = first - count[:, None] * self.points
+            trace = self.trace.sum(dim=0)[:k] + 2 * (self.shift * first).sum(dim=1)
+            trace = trace - count * (self.shift**2).sum(dim=1)
+            return count, first, (trace / d)[:, None].expand(-1, d).contiguous()
         if self.second is None:
             return count, first, self.count.new_empty(0)
         second = self.second.sum(dim=0)
@@ -139,6 +152,9 @@ class ChunkPass:
         elif parameters.family == "full" and self._batch:
             # Its strides take registers.
             kernel = "expect_mixtures"
+        self._product = self._by_product()
+        if self._product:
+            kernel = "expect_product"
         self._expect = target.launch(kernel, width, dtype)
         self._row = target.launch("row", width, dtype)
         self._load = target.launch("load_rows", width, dtype)
@@ -159,10 +175,28 @@ class ChunkPass:
             self._raw = self._rows_array(n_padded)
         self._top, self._total = target.empty(shape, dtype), target.empty(shape, dtype)
         self._label = target.empty(shape, torch.int32)
-        self._lp = self._active = None
+        self._lp = self._active = self._spread = None
         if lines:
             self._lp = target.empty((*self._batch, whole, n_padded), dtype)
             self._active = target.empty((n_padded // kernels.TILE, whole), torch.int32)
+            if self.takes_traces:
+                self._spread = target.empty((n_padded // kernels.TILE, whole), dtype)
+
+    def _by_product(self) -> bool:
+        """Whether squared distances are taken from products, on the matrix unit."""
+        p, sizes = self.parameters, device_sizes()
+        return (
+            p.family == "spherical"
+            and not self._batch
+            and p.width >= sizes["product_features"]
+            and p.n_components >= sizes["product_components"]
+        )
+
+    @property
+    def takes_traces(self) -> bool:
+        """Whether statistics come from products, with the traces of second moments alone."""
+        structure = getattr(self.parameters.model, "structure", None)
+        return self._product and structure is not None and structure.moments == "diag"
 
     def _rows_array(self, n_padded: int) -> Tensor:
         width, dtype = self.parameters.width, self.parameters.dtype
@@ -199,9 +233,14 @@ class ChunkPass:
             places = torch.arange(0, padded, self._expect.rows, device=labels.device)
             skip = labels[places.clamp(max=n - 1)], weight
         arguments = (z, n, p.n_features, p, top, total, label, lp)
+        precision = self.target.product(p.dtype)
         if p.family == "full":
-            precision = self.target.product(p.dtype)
             kernels.expect_full(*arguments, skip=skip, precision=precision, launch=self._expect)
+        elif self._product:
+            kernels.expect_product(
+                z, n, p, top, total, label, lp,
+                skip=skip, precision=precision, launch=self._expect,
+            )  # fmt: skip
         else:
             run = kernels.expect_diag if p.family == "diag" else kernels.expect_spherical
             run(*arguments, skip=skip, launch=self._expect)
@@ -244,16 +283,25 @@ class ChunkPass:
         padded = up(n, kernels.TILE)
         kernels.respond(
             lp.T[:padded], self._top[0], self._total[0], n, p.n_components,
-            moments=(active, weight, p.thresholds, p.tallest), launch=self._respond,
+            moments=(active, weight, p.thresholds, p.tallest),
+            spread=None if self._spread is None else (self._spread, p.constants, p.factors),
+            launch=self._respond,
         )  # fmt: skip
         if self._raw is not self.z:
             self._load_into(self._raw[: up(n, self._unit)], x, order and order[0], None)
         worth = p.n_components >= device_sizes()["skip_components"]
+        skip, precision = self.target.skip and worth, self.target.product(p.dtype)
+        if totals.trace is not None:
+            kernels.moments_product(
+                self.z, n, about, p.factors, (totals.count, totals.first, totals.trace),
+                resp=lp, spread=self._spread, active=active,
+                skip=skip, precision=precision, launch=totals.product,
+            )  # fmt: skip
+            return norm
         kernels.moments(
             self._raw, n, p.n_components, about, totals.arrays(),
             resp=lp, active=active, labels=None, weight=None,
-            skip=self.target.skip and worth,
-            precision=self.target.product(p.dtype), launches=totals.launches,
+            skip=skip, precision=precision, launches=totals.launches,
         )  # fmt: skip
         return norm
 

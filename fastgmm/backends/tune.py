@@ -39,9 +39,17 @@ GRIDS: dict[str, dict[str, tuple[int, ...]]] = {
     },
     "expect_diag": {"rows": (128, 256, 512, 1024), "warps": (2, 4, 8)},
     "expect_spherical": {"rows": (128, 256, 512, 1024), "warps": (2, 4, 8)},
+    "expect_product": {
+        "rows": (64, 128), "features": (32, 64), "components": (32, 64, 128), "warps": (4, 8),
+        "stages": (1, 2, 3),
+    },
     "respond": {"components": (4, 8, 16, 32), "warps": (4, 8)},
     "moments_full": {
         "rows": (32, 64, 128), "features": (32, 64), "warps": (4, 8), "stages": (1, 2, 3),
+    },
+    "moments_product": {
+        "rows": (16, 32, 64), "features": (32, 64), "components": (32, 64, 128), "warps": (4, 8),
+        "stages": (1, 2, 3),
     },
     "moments_diag": {"features": (4, 8, 16), "warps": (4, 8), "stages": (1, 2)},
 }  # fmt: skip
@@ -56,7 +64,10 @@ CASES = [
 def _capture(backend: GPUBackend, model: MixtureModel, x: torch.Tensor) -> dict[str, Any]:
     """The first call of every launch function in a pass of statistics."""
     calls: dict[str, Any] = {}
-    names = ("load_rows", "expect_full", "expect_diag", "expect_spherical", "respond", "moments")
+    names = (
+        "load_rows", "expect_full", "expect_diag", "expect_spherical", "expect_product", "respond",
+        "moments", "moments_product",
+    )  # fmt: skip
     plain = {name: getattr(kernels, name) for name in names}
 
     def recorder(name: str) -> Callable[..., None]:
@@ -141,8 +152,12 @@ def tune(
         model = _model(structure, k, d)
         calls, prepared = _capture(backend, model, x), backend.prepare(model, dtype)
         width, small = prepared.width, structure == "full" and not prepared.row_major
-        measured = {"load_rows": "load_rows", "respond": "respond", "moments_diag": "moments"}
-        measured["expect_small" if small else f"expect_{structure}"] = f"expect_{structure}"
+        measured = {"load_rows": "load_rows", "respond": "respond"}
+        if "expect_product" in calls:
+            measured |= {name: name for name in ("expect_product", "moments_product")}
+        else:
+            measured["expect_small" if small else f"expect_{structure}"] = f"expect_{structure}"
+            measured["moments_diag"] = "moments"
         if structure == "full":
             measured["moments_full"] = "moments"
         name = str(dtype).removeprefix("torch.")

@@ -12,18 +12,22 @@ from .gradient import pull
 from .kmeans import candidate_potentials, update_closest
 from .product import input_precision, interpreted
 from .score import combine, finish, respond
+from .spherical import expect_product
 from .statistics import TILE, UNROLL, moments
 from .summary import summarise
-from .tile import load_rows
+from .tile import blocks_of, load_rows
+from .trace import moments_product
 
 __all__ = [
     "TILE",
     "UNROLL",
+    "blocks_of",
     "candidate_potentials",
     "colour_rows",
     "combine",
     "expect_diag",
     "expect_full",
+    "expect_product",
     "expect_spherical",
     "few_backward",
     "few_score",
@@ -32,6 +36,7 @@ __all__ = [
     "interpreted",
     "load_rows",
     "moments",
+    "moments_product",
     "pull",
     "respond",
     "summarise",

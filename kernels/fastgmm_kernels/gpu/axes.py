@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .online import any_row, fold, slack_of, within_reach, zeros
+from .online import any_row, fold, slack_of, start_of, within_reach, zeros
 from .statistics import UNROLL
 from .tile import mixture_strides
 
@@ -62,7 +62,7 @@ def _expect(
     b_1 = tl.minimum(b_0 + per_group, n_padded // C)
     begin = b_0
     if p_begin is not None:
-        begin = tl.load(p_begin + tl.program_id(0)) // C
+        begin = start_of(tl.load(p_begin + tl.program_id(0)) // C, b_0, b_1)
     for i in range(b_0, b_1):
         # Likely components first: what is skipped depends on the top so far.
         b = begin + i - b_0

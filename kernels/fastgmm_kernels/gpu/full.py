@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .online import any_row, fold, slack_of, within_reach
+from .online import any_row, fold, slack_of, start_of, within_reach
 from .tile import block_of, mixture_strides
 
 
@@ -61,7 +61,7 @@ def _expect_full(
     k_1 = tl.minimum(k_0 + per_group, n_components)
     begin = k_0
     if p_begin is not None:
-        begin = tl.load(p_begin + tl.program_id(0))
+        begin = start_of(tl.load(p_begin + tl.program_id(0)), k_0, k_1)
     for i in range(k_0, k_1):
         # Likely components first: what is skipped depends on the top so far.
         k = begin + i - k_0

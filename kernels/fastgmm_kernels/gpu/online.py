@@ -43,6 +43,24 @@ def fold(lp, k, top, total, label):
 
 
 @triton.jit
+def fold_block(lp, k, top, total, label):
+    """As :func:`fold` for a block (B_N, B_K) of components from k on."""
+    best, first = tl.max(lp, axis=1, return_indices=True)  # the first of equals
+    first += k
+    label = tl.where((best > top) | ((best == top) & (first < label)), first, label)
+    new = tl.maximum(top, best)
+    safe = tl.where(new > float("-inf"), new, 0.0)
+    total = total * tl.exp(top - safe) + tl.sum(tl.exp(lp - safe[:, None]), axis=1)
+    return new, total, label
+
+
+@triton.jit
+def start_of(likely, k_0, k_1):
+    """The component or block to begin with: the likely one, where this group k_0 to k_1 has it."""
+    return tl.where((likely >= k_0) & (likely < k_1), likely, k_0)
+
+
+@triton.jit
 def slack_of(p_weight, o_n, m_n, p_tallest, dtype: tl.constexpr):
     """What lies between the top and the cut of rows (B,), less the part that grows with the top."""
     slack = tl.zeros(o_n.shape, dtype) + _LOG_BASE + _TANGENT * tl.load(p_tallest)
@@ -67,3 +85,13 @@ def any_row(m):
     # Any order will do; to say so parts the layout of the mask from that of a product, whose
     # reduction to a number Triton 3.7 fails to compile for capability 100.
     return tl.max(tl.reshape(m.to(tl.int32), m.shape, can_reorder=True), axis=0) > 0
+
+
+@triton.jit
+def first_of(m, o_k):
+    """The first of o_k (B_K,) for which the mask holds, as a number; a large one if there is none.
+
+    See :func:`any_row` for the change of layout.
+    """
+    k = tl.where(m, o_k, 2147483647)
+    return tl.min(tl.reshape(k, k.shape, can_reorder=True), axis=0)

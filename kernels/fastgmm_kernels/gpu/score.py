@@ -64,7 +64,7 @@ def finish(top, total, label, norm, best, *, launch):
 
 @triton.jit
 def _respond(
-    p_lp, p_top, p_total, p_weight, p_threshold, p_active,
+    p_lp, p_top, p_total, p_weight, p_threshold, p_active, p_spread, p_constant, p_factor,
     n_rows, n_components, n_padded, p_tallest, s_ln, s_lk, s_lb, s_ob, s_vb,
     LOG: tl.constexpr, WHOLE: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr,
 ):  # fmt: skip
@@ -82,7 +82,8 @@ def _respond(
     m = (o_n < n_rows)[:, None] & (o_k < n_components)[None, :]  # (B_N, B_K)
     p = p_lp + o_n[:, None] * s_ln + o_k[None, :] * s_lk
     # Less the largest first: their sum may be too large to hold the differences.
-    lp = tl.load(p, mask=m, other=float("-inf")) - safe[:, None]
+    line = tl.load(p, mask=m, other=float("-inf"))
+    lp = line - safe[:, None]
     if LOG:
         shift = tl.where(total > 0, tl.log(total), 0.0)
         tl.store(p, lp - shift[:, None], mask=m)
@@ -100,26 +101,36 @@ def _respond(
                 r = tl.where(r * bound[:, None] >= threshold[None, :], r, 0.0)
             # Beyond the last row and component too: the moments read whole tiles.
             tl.store(p, r.to(dtype), mask=(o_k < n_padded)[None, :])
+            if p_spread is not None:
+                m_k = o_k < n_padded
+                height = tl.load(p_constant + o_k, mask=m_k, other=0.0)
+                factor = tl.load(p_factor + o_k, mask=m_k, other=1.0)
+                spread = tl.sum(tl.where(r > 0, r * (height[None, :] - line), 0.0), axis=0)
+                p_s = p_spread + tl.program_id(0).to(tl.int64) * n_padded + o_k
+                tl.store(p_s, tl.where(factor > 0, spread / factor, 0.0), mask=m_k)
             if p_active is not None:
                 some = tl.max((r > 0).to(tl.int32), axis=0)
                 p_a = p_active + tl.program_id(0).to(tl.int64) * n_padded + o_k
                 tl.store(p_a, some, mask=o_k < n_padded)
 
 
-def respond(lp, top, total, n_rows, n_components, *, log=False, moments=None, launch):
+def respond(lp, top, total, n_rows, n_components, *, log=False, moments=None, spread=None, launch):
     """Turn log-probabilities into responsibilities or their logarithms, in place.
 
     ``lp`` (n, K) has any strides. For moments it is (R, K') instead, and ``moments`` is (active,
     weight, thresholds, tallest): then responsibilities are multiplied by the rows' weights, what
     is below the thresholds (K') becomes 0, and active (T, K') int32 says which tile has any left.
     Of these all but the weights may be None, and then all may have a leading dimension of mixtures.
+    ``spread`` is (sums, constants, factors) of components with one variance each, or None: then
+    sums (T, K') take sum r |z - m_k|^2 over each tile, from the exponents.
     """
     active, weight, thresholds, tallest = (None,) * 4 if moments is None else moments
     n_padded = n_components if moments is None else lp.shape[-1]
     many = lp.ndim == 3
     grid = (triton.cdiv(n_rows, TILE), triton.cdiv(n_padded, launch.components))
     _respond[(*grid, len(lp) if many else 1)](
-        lp, top, total, weight, thresholds, active, n_rows, n_components, n_padded, tallest,
+        lp, top, total, weight, thresholds, active, *(spread or (None, None, None)),
+        n_rows, n_components, n_padded, tallest,
         *lp.stride()[-2:], *mixture_strides(many, lp, top, weight),
         log, moments is not None, TILE, launch.components,
         num_warps=launch.warps,

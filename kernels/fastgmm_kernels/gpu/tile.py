@@ -76,3 +76,9 @@ def mixture_strides(many, *arrays):
 def block_of(width, most):
     """The largest power of two that divides ``width`` and is at most ``most``."""
     return min(width & -width, most)
+
+
+def blocks_of(n_padded, width, launch):
+    """Components and features of a program, for K' and D'; the matrix unit takes 16 or more."""
+    b_k = max(min(launch.components, triton.next_power_of_2(n_padded)), 16)
+    return b_k, block_of(width, launch.features)
