@@ -8,7 +8,7 @@ from functools import cache
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep
 from fastgmm.errors import InputError
 
-__all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
+__all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose", "choose_all"]
 
 _DEVICES = "'auto', 'cpu', 'reference', 'interpreter', 'cuda', 'cuda:0', 'cuda:1', ..."
 
@@ -60,6 +60,44 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
         )
     where = device if on_host else str(home)
     return _gpu(where, precision), f"{where}: Triton kernels, as asked for"
+
+
+def choose_all(
+    device: str, homes: tuple[str | None, ...], precision: str = "highest"
+) -> tuple[Backend, str]:
+    """Choose where passes run over rows that may lie in several places.
+
+    Parameters
+    ----------
+    device, precision : str
+        As in :func:`choose`, which chooses for each place.
+    homes : tuple of str or None
+        The torch devices of the rows, each once; None for NumPy arrays.
+
+    Returns
+    -------
+    backend : Backend
+        The same at every call with the same arguments.
+    reason : str
+        What was chosen and why.
+
+    Raises
+    ------
+    InputError, BackendUnavailableError
+        As :func:`choose`.
+    """
+    chosen = [choose(device, home, precision) for home in homes]
+    if len({backend for backend, _ in chosen}) == 1:
+        return chosen[0]
+    reasons = dict.fromkeys(reason for _, reason in chosen)
+    return _several(device, homes, precision), "; ".join(reasons)
+
+
+@cache
+def _several(device: str, homes: tuple[str | None, ...], precision: str) -> Backend:
+    from fastgmm.backends.several import Several
+
+    return Several({home: choose(device, home, precision)[0] for home in homes})
 
 
 @cache
