@@ -20,10 +20,10 @@ T = TypeVar("T")
 class Joined(Source):
     """The rows of several parts, one after the other, each computed where it lies.
 
-    With a tensor on each of many GPUs a fit uses all of them: a pass runs on each, and the
-    statistics are added on the device of the first part. So do k-means and scores. Parameters
-    and results per row are of the kind and on the device of the first part, results in the order
-    of the rows. The same parts give the same bits.
+    With a tensor on each of many GPUs a fit uses all of them: a pass runs on each, and the sums are
+    added on the device of the first part, where the parameters are. Results per row are of the kind
+    and on the device of the first part too, in the order of the rows. The same parts give the same
+    bits.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ class Joined(Source):
     As with rows that are not in memory, "kmeans" and "k-means++" choose first centroids among a
     random sample of max(16384, 32 K) rows.
 
-    Devices take their chunks in turns. A part on the host keeps this process busy until its pass
-    is done: name it last.
+    In a fit devices take their chunks in turns, and side by side. A part on the host keeps this
+    process busy until its pass is done: name it last. Scores are computed part by part.
 
     Examples
     --------
