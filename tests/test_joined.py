@@ -16,6 +16,7 @@ import oracle
 import streams
 from conftest import CUDA
 from fastgmm import backends, chunked, em, rows
+from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.backends.several import Several
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
@@ -79,15 +80,23 @@ def test_a_fit_is_that_of_the_array(pair, structure, dtype):
     assert isinstance(model.means_, np.ndarray)
 
 
-def test_the_same_parts_give_the_same_bits(pair):
+@pytest.mark.parametrize("shape", ["full", "tied"])
+def test_tensors_first_give_tensors_of_the_same_bits(pair, shape):
     where, device = pair
-    x = streams.rows(120, np.float32)
-    settings = {"max_iter": 3, "random_state": 0, "device": device}
+    x = streams.rows(80)
+    settings = {"covariance_type": shape, "max_iter": 2, "random_state": 0}
+    settings["init_params"] = "random_from_data"
+    whole = quiet(fastgmm.GaussianMixture(3, **settings), x)
     models = [
-        quiet(fastgmm.GaussianMixture(3, **settings), Joined(cut(x, where, 50, 70), 40))
-        for _ in range(2)
+        quiet(fastgmm.GaussianMixture(3, device=device, **settings), Joined(parts[1:]))
+        for parts in [cut(x, where, 0, 50, 70)] * 2
     ]
-    helpers.assert_same_bits(*models)
+    assert str(models[0].means_.device) == where
+    for name in helpers.PARAMETERS:
+        one, other = (getattr(model, name).cpu() for model in models)
+        helpers.assert_close(one, getattr(whole, name), 1e-9, name)
+        np.testing.assert_array_equal(one, other)
+    assert models[0].lower_bounds_ == models[1].lower_bounds_
 
 
 @pytest.mark.parametrize(
@@ -171,21 +180,58 @@ def test_devices_take_their_chunks_in_turns():
     assert [chunk.start for chunk in joined] == [0, 2, 4, 6, 7, 9]
 
 
-def test_each_backend_remembers_the_order_of_its_chunks(pair):
+def placed(pair, x, start):
+    """Joined rows of two backends, the one that stands for both, and a model of its own."""
     where, device = pair
-    x, start, _ = helpers.problem("full", np.float64, n=60)
     joined = Joined(cut(x, where, 20))
-    # Of the module, where a test has put another choice.
+    # Of the module, where a fixture has put another choice.
     backend = rows.choose_all(device, joined.homes, "highest")[0]
     joined.place(backend.rows)
-    model = MixtureModel.from_covariances(
-        start.weights, start.means, start.covariances, fastgmm.covariance.get("full")
-    )
+    structure = fastgmm.covariance.get(start.structure)
+    given = (start.weights, start.means, start.covariances)
+    return joined, backend, MixtureModel.from_covariances(*given, structure).map(backend.own)
+
+
+def test_each_backend_remembers_the_order_of_its_chunks(pair):
+    x, start, _ = helpers.problem("full", np.float64, n=60)
+    joined, backend, model = placed(pair, x, start)
     orders = {}
-    em.e_step(joined, model.map(backend.own), backend, orders=orders)
+    em.e_step(joined, model, backend, orders=orders)
     for chunk in joined:
         assert type(orders[chunk.start]) is type(backend.of(chunk.x).new_order())
     assert list(orders) == [0, 20]
+
+
+def sums(backend, prepared, x, labels, about, structure):
+    """What a backend gives that belongs to no row."""
+    return (
+        backend.accumulate(prepared, x, None, about),
+        backend.accumulate_given(x, None, structure, about, labels=labels),
+        backend.summarise(x),
+        backend.kmeans_step(x, None, about),
+    )
+
+
+def test_what_belongs_to_no_row_is_the_first_backends_own(pair):
+    x, start, _ = helpers.problem("full", np.float64, n=60)
+    joined, backend, model = placed(pair, x, start)
+    reference, _ = backends.choose("reference")
+    prepared, structure, about = backend.prepare(model, joined.dtype), model.structure, x[:3].copy()
+    for chunk in joined:
+        host, labels = to_numpy(chunk.x), backend.predict(prepared, chunk.x)
+        found = sums(backend, prepared, chunk.x, labels, about, structure)
+        expected = sums(reference, model, host, to_numpy(labels), about, structure)
+        for ours, theirs in zip(found, expected, strict=True):
+            for name in vars(theirs).keys() - {"labels"}:
+                assert not is_tensor(getattr(ours, name)), name
+                helpers.assert_close(getattr(ours, name), getattr(theirs, name), 1e-11, name)
+            # What adds is about the very same points, so that nobody has to compare numbers.
+            assert getattr(ours, "about", about) is about
+        closest = backend.closest(chunk.x, about[0], None)
+        potentials = backend.potentials(chunk.x, None, about, closest)
+        assert not is_tensor(potentials)
+        wanted = reference.potentials(host, None, about, to_numpy(closest))
+        helpers.assert_close(potentials.sum(axis=0), wanted.sum(axis=0), 1e-11)
 
 
 def test_weights_of_some_parts_leave_the_others_at_one():
