@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm.arrays import Array, namespace, to_numpy, to_tensor, working_dtype
-from fastgmm.backends import Backend, choose_all
+from fastgmm.backends import Backend, choose
 from fastgmm.budget import check_result
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
@@ -26,7 +26,7 @@ def each_chunk(
     estimator: Any, source: Source, compute: Compute, *, weighted: bool = True
 ) -> Iterator[tuple[Array, Chunk]]:
     """Results of the rows of a source, chunk by chunk, in one pass."""
-    backend, _ = choose_all(estimator.device, source.homes, estimator.precision)
+    backend, _ = choose(estimator.device, source.homes, estimator.precision)
     source.place(backend.rows)
     prepared = estimator._prepare(backend, source.dtype, weighted)
     with source:

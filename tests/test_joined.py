@@ -48,7 +48,7 @@ def pair(request, monkeypatch):
         return where, device
     several = Several({None: backends.choose("cpu")[0], "cpu": backends.choose("interpreter")[0]})
     for module in (rows, chunked):
-        monkeypatch.setattr(module, "choose_all", lambda *_: (several, "Numba and Triton"))
+        monkeypatch.setattr(module, "choose", lambda *_: (several, "Numba and Triton"))
     return where, "auto"
 
 
@@ -185,7 +185,7 @@ def placed(pair, x, start):
     where, device = pair
     joined = Joined(cut(x, where, 20))
     # Of the module, where a fixture has put another choice.
-    backend = rows.choose_all(device, joined.homes, "highest")[0]
+    backend = rows.choose(device, joined.homes, "highest")[0]
     joined.place(backend.rows)
     structure = fastgmm.covariance.get(start.structure)
     given = (start.weights, start.means, start.covariances)
@@ -253,9 +253,9 @@ def test_one_backend_is_not_several():
     x = streams.rows(50)
     parts = Joined([x[:20], torch.tensor(x[20:])])
     assert parts.homes == (None, "cpu")
-    assert backends.choose_all("auto", parts.homes)[0] is backends.choose("cpu")[0]
-    one, _ = backends.choose_all("reference", parts.homes)
-    assert one is backends.choose_all("reference", parts.homes)[0]
+    assert backends.choose("auto", parts.homes)[0] is backends.choose("cpu")[0]
+    one, _ = backends.choose("reference", parts.homes)
+    assert one is backends.choose("reference", parts.homes)[0]
     assert isinstance(one, Several)
 
 

@@ -8,12 +8,14 @@ from functools import cache
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep
 from fastgmm.errors import InputError
 
-__all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose", "choose_all"]
+__all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
 
 _DEVICES = "'auto', 'cpu', 'reference', 'interpreter', 'cuda', 'cuda:0', 'cuda:1', ..."
 
 
-def choose(device: str, home: str | None = None, precision: str = "highest") -> tuple[Backend, str]:
+def choose(
+    device: str, home: str | tuple[str | None, ...] | None = None, precision: str = "highest"
+) -> tuple[Backend, str]:
     """Choose where passes run.
 
     Parameters
@@ -22,8 +24,9 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
         "auto" runs where the data is, "cpu" the compiled kernels, "cuda" or "cuda:1" those of a
         GPU, "interpreter" the same on the CPU under Triton's interpreter, for tests, "reference"
         plain NumPy or torch in float64.
-    home : str or None
-        The torch device of the data; None for NumPy arrays.
+    home : str, None or tuple of such
+        The torch device of the data; None for NumPy arrays. For data in several places each has
+        the backend that is chosen for it alone, and they work as one.
     precision : {"highest", "high", "medium"}
         Of float32 products on a GPU.
 
@@ -41,6 +44,12 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
     BackendUnavailableError
         If the device cannot be used; nothing falls back in silence.
     """
+    if isinstance(home, tuple):
+        chosen = [choose(device, one, precision) for one in home]
+        if len({backend for backend, _ in chosen}) == 1:
+            return chosen[0]
+        reasons = dict.fromkeys(reason for _, reason in chosen)
+        return _several(device, home, precision), "; ".join(reasons)
     on_host = home is None or home == "cpu"
     if device == "auto":
         if on_host:
@@ -60,37 +69,6 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
         )
     where = device if on_host else str(home)
     return _gpu(where, precision), f"{where}: Triton kernels, as asked for"
-
-
-def choose_all(
-    device: str, homes: tuple[str | None, ...], precision: str = "highest"
-) -> tuple[Backend, str]:
-    """Choose where passes run over rows that may lie in several places.
-
-    Parameters
-    ----------
-    device, precision : str
-        As in :func:`choose`, which chooses for each place.
-    homes : tuple of str or None
-        The torch devices of the rows, each once; None for NumPy arrays.
-
-    Returns
-    -------
-    backend : Backend
-        The same at every call with the same arguments.
-    reason : str
-        What was chosen and why.
-
-    Raises
-    ------
-    InputError, BackendUnavailableError
-        As :func:`choose`.
-    """
-    chosen = [choose(device, home, precision) for home in homes]
-    if len({backend for backend, _ in chosen}) == 1:
-        return chosen[0]
-    reasons = dict.fromkeys(reason for _, reason in chosen)
-    return _several(device, homes, precision), "; ".join(reasons)
 
 
 @cache
