@@ -103,6 +103,35 @@ def cost_of(result: dict[str, Any]) -> Cost:
     return Cost(found["d"], found["pair_seconds"], found["component_seconds"])
 
 
+DEVICES = """\
+## Many devices in one process
+
+The same addition of statistics joins the GPUs of one machine: `fastgmm.sources.Joined` makes one
+source of rows in several places. Each part is computed where it lies, passes of a fit on several
+GPUs run side by side, and only sums, K (1 + D + D^2) numbers per chunk, go to the device of the
+first part. Not yet run on more than one GPU.
+
+```python
+import numpy as np
+import torch
+from fastgmm import GaussianMixture
+from fastgmm.sources import Joined
+
+X = np.random.default_rng(0).normal(size=(10_000, 8)).astype(np.float32)
+devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+shares = np.array_split(X, len(devices))
+parts = Joined([torch.tensor(x, device=where) for x, where in zip(shares, devices)])
+mixture = GaussianMixture(4, random_state=0).fit(parts)
+labels = mixture.predict(parts)  # on the first device, in the order of the rows
+```
+
+Weights go with their part, as a tuple `(rows, weights)`. Parts may be NumPy arrays and files too,
+which the CPU computes meanwhile: name them last. One chunk per part is best: devices that are not
+equally fast wait for each other after every chunk. Results per row (`score`, `predict`) are
+computed one part after the other.
+"""
+
+
 def page(result: dict[str, Any]) -> str:
     """docs/scaling.md, from the JSON of a run."""
     cost, about, found = cost_of(result), result["provenance"], result["scaling"]
@@ -137,4 +166,5 @@ longer than the pass. For few components it is the latency of 2 (p - 1) messages
 Seconds of one iteration; with * the all-reduce takes longer than the pass.
 
 {table(cost)}
-"""
+
+{DEVICES}"""

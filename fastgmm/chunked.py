@@ -26,7 +26,7 @@ def each_chunk(
     estimator: Any, source: Source, compute: Compute, *, weighted: bool = True
 ) -> Iterator[tuple[Array, Chunk]]:
     """Results of the rows of a source, chunk by chunk, in one pass."""
-    backend, _ = choose(estimator.device, source.home, estimator.precision)
+    backend, _ = choose(estimator.device, source.homes, estimator.precision)
     source.place(backend.rows)
     prepared = estimator._prepare(backend, source.dtype, weighted)
     with source:
@@ -74,7 +74,7 @@ def compute_stream(
     for part in parts:
         n_rows += len(part)
         check_result(n_rows, width, item_bytes)
-        found.append(part if source.home is None else to_tensor(part, source.home))
+        found.append(to_numpy(part) if source.home is None else to_tensor(part, source.home))
     return namespace(found[0]).concat(found)
 
 

@@ -6,7 +6,6 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ import numpy as np
 from fastgmm.arrays import Array, like, namespace, to_tensor
 from fastgmm.errors import BackendUnavailableError, DistributedError, InputError
 from fastgmm.sources import Chunk, Reader, Source
+from fastgmm.sources.base import counted
 from fastgmm.sources.files import read_path
 
 T = TypeVar("T")
@@ -119,6 +119,11 @@ class Sharded(Source):
             # As given: they are scaled by the mean over all processes.
             local.scale_weights(1.0)
 
+    @property
+    def homes(self) -> tuple[str | None, ...]:
+        """Those of this process's rows."""
+        return super().homes if self._local is None else self._local.homes
+
     def place(self, where: Callable[[Array], Array]) -> None:
         if self._local is not None:
             self._local.place(where)
@@ -133,11 +138,7 @@ class Sharded(Source):
         """This process's chunks, with the numbers that their rows have among all."""
         start = 0 if self._starts is None else self._starts[self._group.rank]
         for chunk in self._local if self._local is not None else ():
-            weight = chunk.weight
-            if weight is None and self.weight_scale != 1.0:
-                ones = np.full(len(chunk.x), 1.0 / self.weight_scale)
-                weight = like(ones, chunk.x)
-            yield replace(chunk, weight=weight, start=start + chunk.start)
+            yield counted(chunk, start, self.weight_scale)
 
     def total(self, part: Callable[[Chunk], T]) -> T:
         value: T | None = None

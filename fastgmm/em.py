@@ -128,7 +128,7 @@ def e_step(
         order = None
         if orders is not None:
             if chunk.start not in orders:
-                orders[chunk.start] = backend.new_order()
+                orders[chunk.start] = backend.of(chunk.x).new_order()
             order = orders[chunk.start]
         return backend.accumulate(prepared, chunk.x, chunk.weight, about, order)
 

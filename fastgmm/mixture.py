@@ -178,7 +178,8 @@ class GaussianMixture(MixtureStreaming):
             Rows are read in every pass from a path (.npy, .parquet or a folder of .parquet), a
             :class:`fastgmm.sources.Source`, a function that returns an iterator of chunks, a
             torch Dataset or DataLoader, a pyarrow Dataset, a zarr array, a Dask array or data
-            frame, or :class:`fastgmm.distributed.Sharded`. Memory maps of more than 1 GiB and
+            frame, or :class:`fastgmm.distributed.Sharded`. :class:`fastgmm.sources.Joined` makes
+            one of rows on several devices. Memory maps of more than 1 GiB and
             pyarrow Tables of more than 64 MiB count as such too.
         y : ignored
         sample_weight : array-like of shape (N,), optional

@@ -69,7 +69,7 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any) -> Opened:
         source = shared
     if source is None:
         raise InputError("X is None; expected rows.")
-    backend, reason = choose(estimator.device, source.home, estimator.precision)
+    backend, reason = choose(estimator.device, source.homes, estimator.precision)
     where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
     source.place(backend.rows)
     learn_names(estimator, source)
@@ -97,7 +97,7 @@ def _open(estimator: Any, X: Any, sample_weight: Any) -> Source:
 def _placed(estimator: Any, X: Any, sample_weight: Any) -> Source:
     """Rows of one of many processes: all that can fail here is done before the others go on."""
     source = _open(estimator, X, sample_weight)
-    source.place(choose(estimator.device, source.home, estimator.precision)[0].rows)
+    source.place(choose(estimator.device, source.homes, estimator.precision)[0].rows)
     return source
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,10 @@ class _Sums:
         return _Sums(
             self.weight + other.weight, self.first + other.first, self.second + other.second
         )
+
+    def map(self, function: Callable[[Array], Array]) -> _Sums:
+        """The sums with a function applied to each, for instance to take them to a device."""
+        return _Sums(function(self.weight), function(self.first), function(self.second))
 
 
 def _differences(x: Array, point: Array, backend: Backend) -> Array:
@@ -85,9 +89,12 @@ def total_sums(source: Source, point: Array, family: str, backend: Backend) -> _
     """
 
     def part(chunk: Chunk) -> _Sums:
-        return pairwise_sum(
-            _sums(_differences(x, point, backend), v, family) for x, v in _blocks(chunk, backend)
+        there = backend.of(chunk.x)
+        origin = there.own(point)
+        sums = pairwise_sum(
+            _sums(_differences(x, origin, there), v, family) for x, v in _blocks(chunk, there)
         )
+        return sums.map(backend.own)
 
     return source.total(part)
 
@@ -169,13 +176,15 @@ def within_scatter(
     prepared = backend.prepare(model, source.dtype)
 
     def parts(chunk: Chunk) -> Iterator[_Sums]:
-        for x, v in _blocks(chunk, backend):
-            resp = backend.own(backend.responsibilities(prepared, x)) * v[:, None]
-            for k, mean in enumerate(means):
-                difference = _differences(x, mean, backend)
+        there = backend.of(chunk.x)
+        points = there.own(means)
+        for x, v in _blocks(chunk, there):
+            resp = there.own(backend.responsibilities(prepared, x)) * v[:, None]
+            for k, mean in enumerate(points):
+                difference = _differences(x, mean, there)
                 yield _sums(difference, contiguous(resp[:, k]), family)
 
-    sums: _Sums = source.total(lambda chunk: pairwise_sum(parts(chunk)))
+    sums: _Sums = source.total(lambda chunk: pairwise_sum(parts(chunk)).map(backend.own))
     xp = namespace(means)
     variances = (diagonal(sums.second) if family == "full" else sums.second) / sums.weight
     second = _without(sums.second, _flat(variances, xp.max(xp.abs(means), axis=0)))

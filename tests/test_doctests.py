@@ -1,4 +1,4 @@
-"""The examples in docstrings, and those of the README."""
+"""The examples in docstrings, and those of the README and of the pages."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def test_docstring_examples(name):
     assert failed == 0
 
 
-def test_readme_examples_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/scaling.md"])
+def test_examples_of_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write files
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S)
     assert blocks
     for block in blocks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            exec(compile(block, "README.md", "exec"), {})
+            exec(compile(block, page, "exec"), {})

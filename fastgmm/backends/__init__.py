@@ -13,7 +13,9 @@ __all__ = ["Backend", "FeatureSummary", "KMeansStep", "choose"]
 _DEVICES = "'auto', 'cpu', 'reference', 'interpreter', 'cuda', 'cuda:0', 'cuda:1', ..."
 
 
-def choose(device: str, home: str | None = None, precision: str = "highest") -> tuple[Backend, str]:
+def choose(
+    device: str, home: str | tuple[str | None, ...] | None = None, precision: str = "highest"
+) -> tuple[Backend, str]:
     """Choose where passes run.
 
     Parameters
@@ -22,8 +24,9 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
         "auto" runs where the data is, "cpu" the compiled kernels, "cuda" or "cuda:1" those of a
         GPU, "interpreter" the same on the CPU under Triton's interpreter, for tests, "reference"
         plain NumPy or torch in float64.
-    home : str or None
-        The torch device of the data; None for NumPy arrays.
+    home : str, None or tuple of such
+        The torch device of the data; None for NumPy arrays. For data in several places each has
+        the backend that is chosen for it alone, and they work as one.
     precision : {"highest", "high", "medium"}
         Of float32 products on a GPU.
 
@@ -41,6 +44,12 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
     BackendUnavailableError
         If the device cannot be used; nothing falls back in silence.
     """
+    if isinstance(home, tuple):
+        chosen = [choose(device, one, precision) for one in home]
+        if len({backend for backend, _ in chosen}) == 1:
+            return chosen[0]
+        reasons = dict.fromkeys(reason for _, reason in chosen)
+        return _several(device, home, precision), "; ".join(reasons)
     on_host = home is None or home == "cpu"
     if device == "auto":
         if on_host:
@@ -60,6 +69,13 @@ def choose(device: str, home: str | None = None, precision: str = "highest") -> 
         )
     where = device if on_host else str(home)
     return _gpu(where, precision), f"{where}: Triton kernels, as asked for"
+
+
+@cache
+def _several(device: str, homes: tuple[str | None, ...], precision: str) -> Backend:
+    from fastgmm.backends.several import Several
+
+    return Several({home: choose(device, home, precision)[0] for home in homes})
 
 
 @cache

@@ -66,6 +66,10 @@ class Backend(ABC):
         """Float64 array of the backend's kind, on its device; as it is where it is so already."""
         return cast(to_numpy(x), np.float64)
 
+    def of(self, x: Array) -> Backend:
+        """The backend of these rows: itself, but for one that stands for several."""
+        return self
+
     @abstractmethod
     def prepare(self, model: MixtureModel, dtype: Any) -> Any:
         """Return the model in the form that the passes take.

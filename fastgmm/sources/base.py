@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from fastgmm.arrays import Array
+import numpy as np
+
+from fastgmm.arrays import Array, like
 from fastgmm.statistics import pairwise_sum
 
 T = TypeVar("T")
@@ -21,6 +23,27 @@ class Chunk:
     x: Array
     weight: Array | None
     start: int
+
+
+def counted(chunk: Chunk, start: int, scale: float) -> Chunk:
+    """A chunk of a part of the rows as one of all.
+
+    Parameters
+    ----------
+    chunk : Chunk
+    start : int
+        The number of the part's first row.
+    scale : float
+        The mean of all weights; rows without one have 1.
+
+    Returns
+    -------
+    chunk : Chunk
+    """
+    weight = chunk.weight
+    if weight is None and scale != 1.0:
+        weight = like(np.full(len(chunk.x), 1.0 / scale), chunk.x)
+    return replace(chunk, weight=weight, start=start + chunk.start)
 
 
 class Source(ABC):
@@ -53,6 +76,11 @@ class Source(ABC):
     leader: bool = True
     home: str | None = None
     names: tuple[str, ...] | None = None
+
+    @property
+    def homes(self) -> tuple[str | None, ...]:
+        """The homes of all rows, where they differ; ``home`` is the first."""
+        return (self.home,)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Chunk]:
