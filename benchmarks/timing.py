@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 #: Seconds of rest before each measured call: idle BLAS and OpenMP workers spin for a while after
-#: their last task, and would otherwise steal a core from the next implementation.
-SETTLE = 0.05
+#: their last task (OpenBLAS for 0.1 s here), and would otherwise steal a core from the next
+#: implementation.
+SETTLE = 0.15
 #: Seconds of work that the clock can tell well: shorter calls are repeated until they fill it.
 AT_LEAST = 0.05
 

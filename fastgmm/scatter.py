@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fastgmm import covariance
 from fastgmm.arrays import Array, is_tensor, namespace, read
 from fastgmm.backends import Backend
 from fastgmm.linalg import contiguous, cross, diagonal
@@ -46,11 +47,17 @@ def _differences(x: Array, point: Array, backend: Backend) -> Array:
     return np.subtract(x, point, dtype=np.float64, order="C")
 
 
-def _sums(difference: Array, v: Array, family: str) -> _Sums:
-    weighted = difference * v[:, None]
+def _sums(difference: Array, v: Array, family: str, backend: Backend) -> _Sums:
     full = family == "full"
-    second = cross(weighted, difference) if full else (weighted * difference).sum(axis=0)
-    return _Sums(v.sum(), weighted.sum(axis=0), second)
+    if is_tensor(difference):
+        weighted = difference * v[:, None]
+        second = cross(weighted, difference) if full else (weighted * difference).sum(axis=0)
+        return _Sums(v.sum(), weighted.sum(axis=0), second)
+    # Not by BLAS: its threads spin for tens of milliseconds after each call, and slow what follows.
+    structure = covariance.get("full" if full else "diag")
+    origin, labels = np.zeros((1, difference.shape[1])), np.zeros(len(difference), np.int32)
+    found = backend.accumulate_given(difference, v, structure, origin, labels=labels)
+    return _Sums(found.counts[0], found.first[0], found.second[0])
 
 
 def _blocks(chunk: Chunk, backend: Backend) -> Iterator[tuple[Array, Array]]:
@@ -92,7 +99,8 @@ def total_sums(source: Source, point: Array, family: str, backend: Backend) -> _
         there = backend.of(chunk.x)
         origin = there.own(point)
         sums = pairwise_sum(
-            _sums(_differences(x, origin, there), v, family) for x, v in _blocks(chunk, there)
+            _sums(_differences(x, origin, there), v, family, there)
+            for x, v in _blocks(chunk, there)
         )
         return sums.map(backend.own)
 
@@ -182,7 +190,7 @@ def within_scatter(
             resp = there.own(backend.responsibilities(prepared, x)) * v[:, None]
             for k, mean in enumerate(points):
                 difference = _differences(x, mean, there)
-                yield _sums(difference, contiguous(resp[:, k]), family)
+                yield _sums(difference, contiguous(resp[:, k]), family, there)
 
     sums: _Sums = source.total(lambda chunk: pairwise_sum(parts(chunk)).map(backend.own))
     xp = namespace(means)

@@ -148,7 +148,7 @@ class GPUBackend(Backend):
                 results.put(rows, part)
             return results.array()
 
-        return self._within_memory(chunk_rows(row_bytes), row_bytes, run)
+        return self._within_memory(chunk_rows(row_bytes, len(x)), row_bytes, run)
 
     def score_samples(self, prepared: DeviceParameters, x: Any) -> Any:
         def write(work: ChunkPass, chunk: Tensor, part: Tensor) -> None:
@@ -234,7 +234,7 @@ class GPUBackend(Backend):
                 *totals.collect(), exact, log_likelihood, self._mass(x, weight), len(x)
             )
 
-        return self._within_memory(chunk_rows(row_bytes), row_bytes, run)
+        return self._within_memory(chunk_rows(row_bytes, len(x)), row_bytes, run)
 
     def _worth_ordering(self, p: DeviceParameters, n_rows: int) -> bool:
         """Whether rows are read by label: where many components cost much each."""
@@ -272,7 +272,7 @@ class GPUBackend(Backend):
                 *totals.collect(), exact, self.target.zeros(()), self._mass(x, weight), len(x)
             )
 
-        return self._within_memory(chunk_rows(row_bytes), row_bytes, run)
+        return self._within_memory(chunk_rows(row_bytes, len(x)), row_bytes, run)
 
     def _given(
         self, x: Any, weight: Any, about: Tensor, moments: str, size: int, labels: Any, resp: Any
@@ -322,13 +322,13 @@ class GPUBackend(Backend):
             )
 
         # One read of the rows, and next to no workspace: only host rows need chunks at all.
-        size = n_rows if on_device(x, self.device) else chunk_rows(row_bytes)
+        size = n_rows if on_device(x, self.device) else chunk_rows(row_bytes, n_rows)
         return self._within_memory(size, row_bytes, run)
 
     def kmeans_step(self, x: Any, weight: Any, centroids: Any, guess: Any = None) -> KMeansStep:
         row_bytes = 8 * (2 * x.shape[1] + 8)
         return self._within_memory(
-            chunk_rows(row_bytes),
+            chunk_rows(row_bytes, len(x)),
             row_bytes,
             lambda size: clusters.step(self.target, x, weight, centroids, size),
         )
@@ -336,7 +336,7 @@ class GPUBackend(Backend):
     def closest(self, x: Any, point: Any, closest: Any) -> Any:
         row_bytes = 8 * (x.shape[1] + 2)
         return self._within_memory(
-            chunk_rows(row_bytes),
+            chunk_rows(row_bytes, len(x)),
             row_bytes,
             lambda size: clusters.closest(self.target, x, point, closest, size),
         )
@@ -344,7 +344,7 @@ class GPUBackend(Backend):
     def potentials(self, x: Any, weight: Any, candidates: Any, closest: Any) -> Any:
         row_bytes = 8 * (x.shape[1] + 2)
         return self._within_memory(
-            chunk_rows(row_bytes),
+            chunk_rows(row_bytes, len(x)),
             row_bytes,
             lambda size: clusters.potentials(self.target, x, weight, candidates, closest, size),
         )

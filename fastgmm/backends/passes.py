@@ -62,10 +62,14 @@ def up(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-def chunk_rows(row_bytes: int) -> int:
-    """Rows of a chunk whose workspace stays in the cache; a power of two."""
+def chunk_rows(row_bytes: int, n_rows: int = 0) -> int:
+    """Rows of a chunk, a power of two: its workspace stays in the cache, or takes some memory where
+    that would be many chunks of ``n_rows``: their launches would take longer than the passes.
+    """
     sizes = device_sizes()
-    return 1 << (max(sizes["chunk_bytes"] // row_bytes, sizes["least_rows"]).bit_length() - 1)
+    few = min(n_rows // sizes["chunks"], sizes["most_bytes"] // row_bytes)
+    rows = max(sizes["chunk_bytes"] // row_bytes, few, sizes["least_rows"])
+    return 1 << (rows.bit_length() - 1)
 
 
 class Totals:

@@ -18,7 +18,7 @@ _SPAN_BYTES = 16 * 1024
 _LINES_BYTES = 1024 * 1024
 # Rows of a tile at most; and of those whose moments are taken of all rows at once, four features
 # at a time: what is added up across the lanes is then a smaller part.
-_TILE_ROWS = 512
+TILE_ROWS = 512
 LONG_TILE_ROWS = 1024
 # Bytes of a chunk of rows that threads share, and its rows at most.
 _CHUNK_BYTES = 32 * 1024 * 1024
@@ -40,7 +40,7 @@ _WINDOW_BYTES = 512 * 1024
 _WINDOW_SHARE = 128
 
 
-def tile(n_features: int, n_components: int, itemsize: int, longest: int = _TILE_ROWS) -> int:
+def tile(n_features: int, n_components: int, itemsize: int, longest: int = TILE_ROWS) -> int:
     """Rows per tile: a multiple of 64, at least 64 and at most ``longest``."""
     rows = min(
         _TILE_BYTES // (padded(n_features) * itemsize), _LINES_BYTES // (n_components * itemsize)
