@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         overlap: _child("batching", n=n, k=_K, d=_D, batch=_BATCH, overlap=overlap, budget=60.0)
         for overlap in ("overlapping", "separated")
     }
-    processes = _processes(n, options.repeats)
+    # Short beside files, and two repeats of them vary by half.
+    processes = _processes(n, 4 * options.repeats)
     found = {
         "provenance": provenance(),
         "files": files,

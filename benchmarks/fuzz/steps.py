@@ -176,7 +176,10 @@ def _tied(found, x, v, share, weight_error, mean_error, rounding, within, limit)
         among = hull[:, :, None] * hull[:, None, :]
         pooled = np.tensordot(share, np.where(np.isfinite(within), within, among), axes=1)
         error = pooled if left < 0.5 * limit else pooled + error
-    return error
+    # Where a feature does not vary, what the oracle has is the rounding of its mean.
+    noise = 2 * U64 * np.abs(centre)
+    size = np.average(np.abs(moved), axis=0, weights=v) + noise
+    return error + np.outer(noise, size) + np.outer(size, noise)
 
 
 def _variances(found: oracle.Mixture) -> Array:
@@ -220,4 +223,6 @@ def kmeans_distances(x: Array, centroids: Array, u: float) -> tuple[Array, Array
             square[:, k] = (distance**2).sum(axis=1)
             error[:, k] = (2 * distance * e + e**2).sum(axis=1)
         error += (d + 4) * (u + U64) * square
+        # Squares that are not normal numbers are off by as much as the smallest.
+        error += d * float(np.finfo(np.float32 if u > U64 else np.float64).smallest_subnormal)
     return square, error, moved

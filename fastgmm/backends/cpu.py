@@ -227,7 +227,7 @@ class CPUBackend(Backend):
         resp: Array | None = None,
     ) -> SufficientStatistics:
         n_rows, n_features = x.shape
-        # In double precision a total is no wider than the sums of a tile, which had better be short.
+        # In double precision a total is no wider than the sum of a tile, which had better be short.
         tile = sizes.tile(n_features, 1, x.itemsize, 64 if x.itemsize == 8 else sizes.TILE_ROWS)
         centre = about.mean(axis=0).astype(x.dtype)
         relative = about - centre.astype(np.float64)
