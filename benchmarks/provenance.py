@@ -23,7 +23,7 @@ def provenance() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "command": " ".join(sys.orig_argv[1:]),
+        "command": " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.orig_argv[1:]),
         "cpu": cpu_model(),
         "cores": _cores(),
         "load_average_at_end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
