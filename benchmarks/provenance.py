@@ -15,6 +15,11 @@ from .adapters import ADAPTERS
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl")
 
 
+def _named(argument: str) -> str:
+    """An argument without the folders of this machine."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
+
+
 def provenance() -> dict[str, Any]:
     """CPU, threads, versions, commit and date, as plain JSON values."""
     import numba
@@ -23,7 +28,7 @@ def provenance() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
-        "command": " ".join(Path(a).name if Path(a).is_absolute() else a for a in sys.orig_argv[1:]),
+        "command": " ".join(map(_named, sys.orig_argv[1:])),
         "cpu": cpu_model(),
         "cores": _cores(),
         "load_average_at_end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -8,6 +8,7 @@ interrupt. An error is one line on stderr.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import json
 import math
@@ -171,9 +172,11 @@ def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, Sequence[str] | None, t
     reader = sources.read_path(path)
     _say(args, f"{args.data}: {reader.n_rows:,} rows, read in chunks")
     if together:
-        from torch.distributed import init_process_group
+        from torch.distributed import destroy_process_group, init_process_group
 
         init_process_group("gloo")
+        # If its threads outlive the interpreter, that now and then ends by an abort.
+        atexit.register(destroy_process_group)
         return shard(path), reader.names, (reader.n_rows or 0,)
     return path, reader.names, (reader.n_rows or 0,)
 

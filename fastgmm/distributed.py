@@ -50,6 +50,7 @@ class Sharded(Source):
 
         torch.distributed.init_process_group("gloo")
         mixture = GaussianMixture(16).fit(fastgmm.distributed.shard("rows.npy"))
+        torch.distributed.destroy_process_group()
     """
 
     def __init__(self, X: Any = None, sample_weight: Any = None, *, group: Any = None) -> None:
