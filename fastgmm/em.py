@@ -18,7 +18,7 @@ from fastgmm.jitter import restored
 from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
 from fastgmm.picks import lowest_rows
-from fastgmm.scatter import rough_mean, scatter, within_scatter
+from fastgmm.scatter import scatter, within_scatter
 from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics
 
@@ -302,7 +302,7 @@ def fit(
     backend = choose("cpu")[0] if backend is None else backend
     model, structure = model.map(backend.own), model.structure
     if structure.tied and row_scatter is None:
-        row_scatter = scatter(source, rough_mean(source, model, backend), structure.family, backend)
+        row_scatter = scatter(source, model.means.mean(axis=0), structure.family, backend)
     dtype = working_dtype(source.dtype)
     advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
     advice += ", or pass float64." if dtype == np.float32 else "."

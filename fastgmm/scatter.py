@@ -107,25 +107,6 @@ def total_sums(source: Source, point: Array, family: str, backend: Backend) -> _
     return source.total(part)
 
 
-def rough_mean(source: Source, model: MixtureModel, backend: Backend) -> Array:
-    """Mean of all rows to rounding: one read of them.
-
-    Parameters
-    ----------
-    source : Source
-    model : MixtureModel
-        Its means tell about where the rows are.
-    backend : Backend
-
-    Returns
-    -------
-    mean : array of shape (D,)
-    """
-    origin = model.means.mean(axis=0)
-    sums = total_sums(source, origin, "diag", backend)
-    return origin + sums.first / sums.weight
-
-
 def scatter(source: Source, mean: Array, family: str, backend: Backend) -> Array:
     """Second moments of all rows about their mean, per unit of weight.
 

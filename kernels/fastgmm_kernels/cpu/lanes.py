@@ -23,6 +23,13 @@ def _halves(builder, value):
     )
 
 
+def _added(builder, value, lanes):
+    """The lanes added up until so many are left."""
+    while value.type.count > lanes:
+        value = builder.fadd(*_halves(builder, value))
+    return value
+
+
 @intrinsic
 def any_at_most(typingctx, vector, limit):
     """Whether a number in any lane is at most ``limit``. No lane may be NaN."""
@@ -100,9 +107,7 @@ def sum_lanes(typingctx, value):
     """Sum of all lanes, in a fixed order."""
 
     def codegen(context, builder, signature, args):
-        value = args[0]
-        while value.type.count > 1:
-            value = builder.fadd(*_halves(builder, value))
+        value = _added(builder, args[0], 1)
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return value.dtype(value), codegen
@@ -115,8 +120,7 @@ def sum_wide(typingctx, value):
     def codegen(context, builder, signature, args):
         wide = ir.VectorType(ir.DoubleType(), args[0].type.count)
         value = args[0] if args[0].type == wide else builder.fpext(args[0], wide)
-        while value.type.count > 1:
-            value = builder.fadd(*_halves(builder, value))
+        value = _added(builder, value, 1)
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return types.float64(value), codegen
@@ -127,10 +131,7 @@ def fold(typingctx, strip):
     """The registers of a strip added up to one vector."""
 
     def codegen(context, builder, signature, args):
-        value = args[0]
-        while value.type.count > signature.return_type.lanes:
-            value = builder.fadd(*_halves(builder, value))
-        return value
+        return _added(builder, args[0], signature.return_type.lanes)
 
     return Vector(strip.dtype, 1)(strip), codegen
 
@@ -160,8 +161,7 @@ def add_totals(typingctx, array, position, a, b, c, d):
             sums = shuffle(builder, *halves, [0, 1, 2, 3])
         else:
             sums = _pair_sums(builder, *halves, 2)
-        while sums.type.count > 4:
-            sums = builder.fadd(*_halves(builder, sums))
+        sums = _added(builder, sums, 4)
         four = ir.VectorType(ir.DoubleType(), 4)
         if sums.type != four:
             sums = builder.fpext(sums, four)
