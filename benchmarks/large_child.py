@@ -13,7 +13,7 @@ import numpy as np
 
 from .adapters import FastGMM
 from .resident import release, status
-from .timing import Timing, interleave, per_call, per_iteration
+from .timing import PerCall, PerIteration, Timing, interleave
 from .workloads import Parameters, draw_start, draw_truth, make
 
 REG_COVAR = 1e-6
@@ -85,7 +85,8 @@ def file_pass(
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     with Peak() as peak:
-        times = [per_iteration(lambda n: adapter.fit(rows, n), 1, 3) for _ in range(repeats)]
+        measured = PerIteration(lambda n: adapter.fit(rows, n), 1, 3)
+        times = [measured() for _ in range(repeats)]
     return {
         "how": how,
         "rows": n_rows // parts,
@@ -110,7 +111,7 @@ def batching(n: int, k: int, d: int, batch: int, overlap: str, budget: float) ->
     for adapter in adapters.values():
         adapter.fit(workload.x, 2)
     calls = {
-        name: lambda a=adapter: per_iteration(lambda i: a.fit(workload.x, i), 2, 6)
+        name: PerIteration(lambda i, a=adapter: a.fit(workload.x, i), 2, 6)  # type: ignore[misc]
         for name, adapter in adapters.items()
     }
     found = interleave(calls, budget, least=3)
@@ -127,7 +128,8 @@ def shared(n: int, k: int, d: int, repeats: int) -> dict[str, Any]:
     workload = make("full", n, k, d, "float32")
     adapter = FastGMM(workload.start, "float32", REG_COVAR)
     if not together:
-        times = [per_iteration(lambda i: adapter.fit(workload.x, i), 2, 6) for _ in range(repeats)]
+        measured = PerIteration(lambda i: adapter.fit(workload.x, i), 2, 6)
+        times = [measured() for _ in range(repeats)]
         return {"processes": 1, "seconds": Timing(times).summary()}
     import torch.distributed as dist
 
@@ -151,7 +153,8 @@ def shared(n: int, k: int, d: int, repeats: int) -> dict[str, Any]:
         adapter.fit(Sharded(rows), n_iter)
         totals[n_iter] = list(sent)
 
-    times = [per_iteration(fit, 2, 6) for _ in range(repeats)]
+    measured = PerIteration(fit, 2, 6)
+    times = [measured() for _ in range(repeats)]
     dist.destroy_process_group()
     if rank:
         sys.exit()
@@ -185,7 +188,7 @@ def m_step(k: int, d: int) -> dict[str, Any]:
     p, backend = workload.start, choose("cpu")[0]
     model = MixtureModel.from_covariances(p.weights, p.means, p.covariances, covariance.get("full"))
     statistics = em.e_step(ArraySource(workload.x), model, backend)
-    seconds = per_call(lambda: em.m_step(statistics, model, None, 1e-3), at_least=0.5)
+    seconds = PerCall(lambda: em.m_step(statistics, model, None, 1e-3), at_least=0.5)()
     return {"components": k, "seconds": seconds}
 
 

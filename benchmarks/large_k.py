@@ -9,7 +9,7 @@ import numpy as np
 
 from .adapters import Adapter, FastGMM, OneDAL, VisitingAll
 from .report import aligned, seconds
-from .timing import interleave, per_iteration
+from .timing import PerIteration, interleave
 from .workloads import Workload, make
 
 _N, _D = 200_000, 32
@@ -77,7 +77,7 @@ def _row(workload: Workload, with_target: bool) -> dict[str, Any]:
 
     def timed(adapter: Adapter) -> Callable[[], float]:
         # The first iteration meets the rows in their own order.
-        return lambda: per_iteration(lambda n_iter: adapter.fit(workload.x, n_iter), 2, 4)
+        return PerIteration(lambda n_iter: adapter.fit(workload.x, n_iter), 2, 4)
 
     timings = interleave({name: timed(a) for name, a in adapters.items()}, budget=5.0, most=5)
     ratio = timings["visiting all"].median / timings["skipping"].median

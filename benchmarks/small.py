@@ -17,7 +17,7 @@ from . import fresh, oracle
 from .adapters import ADAPTERS, FastGMM
 from .measure import ratios
 from .rows import SKLEARN, Row
-from .timing import Timing, interleave, per_call, per_iteration, settle
+from .timing import PerCall, PerIteration, Timing, interleave, settle
 from .workloads import Array, Parameters
 
 GROUP = "Small data"
@@ -69,9 +69,7 @@ def one_row(budget: float) -> dict[str, Any]:
                 f"differs from the float64 oracle by {difference:.1e} (limit 1e-08)"
             )
             continue
-        calls[kind.name] = lambda a=adapter, r=row: per_call(  # type: ignore[misc]
-            lambda: a.score(r)
-        )
+        calls[kind.name] = PerCall(lambda a=adapter, r=row: a.score(r))  # type: ignore[misc]
     return _row(
         "score-one-row",
         "score_samples, 1 row, f64",
@@ -102,7 +100,8 @@ def iris_fit(budget: float) -> dict[str, Any]:
             "lower_bounds": [float(m.lower_bound_) for m in models],
             "iterations": [int(m.n_iter_) for m in models],
         }
-        calls[name] = lambda f=fit_all: per_call(f) / len(_SEEDS)  # type: ignore[misc]
+        all_seeds = PerCall(fit_all)
+        calls[name] = lambda m=all_seeds: m() / len(_SEEDS)  # type: ignore[misc]
     return _row(
         "fit-iris",
         "fit, all defaults, f64",
@@ -133,13 +132,9 @@ def threads(row: Row, budget: float) -> dict[str, Any]:
     counts = sorted({1, 2, most} & set(range(1, most + 1)))
     fits = {c: with_threads(c, lambda: adapter.fit(workload.x, long).parameters) for c in counts}
     same = all(fits[c].difference(fits[1]) == 0.0 for c in counts)
+    measured = PerIteration(lambda n: adapter.fit(workload.x, n), short, long)
     timings = interleave(
-        {
-            str(c): lambda c=c: with_threads(  # type: ignore[misc]
-                c, lambda: per_iteration(lambda n: adapter.fit(workload.x, n), short, long)
-            )
-            for c in counts
-        },
+        {str(c): lambda c=c: with_threads(c, measured) for c in counts},  # type: ignore[misc]
         budget,
     )
     one = timings["1"].median

@@ -13,7 +13,7 @@ from .adapters import Adapter
 from .adapters.base import to_host
 from .clock import Ended
 from .rows import Row
-from .timing import per_call, per_iteration
+from .timing import PerCall, PerIteration
 
 #: Largest error for which a time is printed, by precision: root mean square of log-likelihoods in
 #: nats, share of the rows with another label, difference of a parameter or a centre in units of the
@@ -26,7 +26,7 @@ TOLERANCE = {
     "float64": {"score": 1e-9, "predict": 1e-6, "fit": 1e-9, "kmeans": 1e-9},
 }
 #: lengths of fits where a row states none; the longer one grows to what the time allows
-SHORT, LONGEST = 2, 22
+SHORT, LONGEST = 2, 102
 #: seconds of iterations that the difference of two fits shall hold
 _ITERATIONS = 0.25
 #: seconds of an iteration from which few are enough
@@ -135,10 +135,11 @@ class Subject:
             )
             return False
         if self._one_pass:
+            self._measured = PerCall(lambda: self.call(0))
             return True
         if self.row.iterations is not None:
-            self._lengths = self.row.iterations
-            self._compile(self._lengths[1])
+            short, long = self.row.iterations
+            self._compile(long)
         else:
             middle = SHORT + 2
             self._compile(middle)
@@ -148,25 +149,25 @@ class Subject:
             # What a fit does besides its iterations varies by as much as one of them may take.
             least = 4 if each < _LONG_ITERATION else 1
             count = min(max(round(_ITERATIONS / each), least), LONGEST - SHORT)
-            self._lengths = SHORT, self._possible(SHORT + count)
-        self._compile(self._lengths[0])
-        entry["iterations"] = list(self._lengths)
+            short, long = SHORT, self._possible(SHORT + count)
+        self._compile(short)
+        entry["iterations"] = [short, long]
+        self._measured = PerIteration(self.call, short, long)
         return True
 
     def seconds(self) -> float:
         """Of one pass, or of one iteration."""
-        if self._one_pass:
-            return per_call(lambda: self.call(0))
-        return per_iteration(self.call, *self._lengths)
+        return self._measured()
 
     def _possible(self, n_iter: int) -> int:
-        """So many iterations, or as many as it runs at most: some stop where nothing changes."""
+        """So many iterations, or fewer where it stops before: some do where nothing changes."""
         try:
             self.call(n_iter)
         except Ended as ended:
             if ended.n_iter <= SHORT:
                 raise
-            return ended.n_iter
+            # Threads that add in no order of their own stop now sooner, now later.
+            return SHORT + max(2 * (ended.n_iter - SHORT) // 3, 1)
         return n_iter
 
     def _compile(self, n_iter: int) -> None:

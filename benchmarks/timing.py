@@ -95,28 +95,42 @@ def interleave(
     return results
 
 
-def per_iteration(fit: Callable[[int], object], short: int, long: int) -> float:
+class PerCall:
+    """Seconds of one short call, from as many in a row as fill ``at_least`` seconds.
+
+    How many those are is remembered from one measurement to the next.
+    """
+
+    def __init__(self, call: Callable[[], object], at_least: float = AT_LEAST) -> None:
+        self._call, self._at_least, self._count = call, at_least, 1
+
+    def __call__(self) -> float:
+        while True:
+            seconds = once(self._many)
+            # What filled the time before may be done a little sooner now.
+            if seconds >= 0.8 * self._at_least:
+                return seconds / self._count
+            wanted = 1.2 * self._count * self._at_least / max(seconds, 1e-7)
+            self._count = max(2 * self._count, int(wanted))
+
+    def _many(self) -> None:
+        for _ in range(self._count):
+            self._call()
+
+
+class PerIteration:
     """Seconds of one iteration as the difference of two fits, so that set-up cancels.
 
     Short fits are repeated until the clock can tell them apart.
     """
-    before = per_call(lambda: fit(short))
-    return (per_call(lambda: fit(long)) - before) / (long - short)
 
+    def __init__(self, fit: Callable[[int], object], short: int, long: int) -> None:
+        self._short, self._long = PerCall(lambda: fit(short)), PerCall(lambda: fit(long))
+        self._between = long - short
 
-def per_call(call: Callable[[], object], at_least: float = AT_LEAST) -> float:
-    """Seconds of one short call, from as many calls in a row as fill `at_least` seconds."""
-    count = 1
-    while True:
-
-        def many(repeats: int = count) -> None:
-            for _ in range(repeats):
-                call()
-
-        seconds = once(many)
-        if seconds >= at_least:
-            return seconds / count
-        count = max(2 * count, int(1.2 * count * at_least / max(seconds, 1e-7)))
+    def __call__(self) -> float:
+        before = self._short()
+        return (self._long() - before) / self._between
 
 
 def nominal_flops(task: str, structure: str, n: int, k: int, d: int) -> float:

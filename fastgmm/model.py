@@ -52,7 +52,7 @@ class MixtureModel:
             value = getattr(self, name)
             if not is_tensor(value):
                 view = np.asarray(value).view()
-                view.flags.writeable = False
+                view.setflags(write=False)
                 object.__setattr__(self, name, view)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,13 +54,15 @@ def panels(factors: Array, dtype: Any) -> Array:
     Panel p holds lines 4 p to 4 p + 3, column after column up to the diagonal.
     """
     square = pad(factors, (1, 2), dtype)
-    n_components, width, _ = square.shape
-    result = np.empty((n_components, width * (width + 4) // 8, 4), dtype)
-    place = 0
-    for j in range(0, width, 4):
-        result[:, place : place + j + 4] = np.swapaxes(square[:, j : j + 4, : j + 4], 1, 2)
-        place += j + 4
-    return result
+    places = _panel_places(square.shape[1])
+    return square.reshape(len(square), -1).take(places, axis=1)
+
+
+@lru_cache(maxsize=4)
+def _panel_places(width: int) -> Array:
+    """Where the entries of the panels stand in a matrix (width, width)."""
+    square = np.arange(width * width).reshape(width, width)
+    return np.concatenate([square[j : j + 4, : j + 4].T for j in range(0, width, 4)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +131,9 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         factors = (0.5 * factor**2).astype(dtype)
     heights = model.log_determinants() - 0.5 * n_features * _LOG_2PI
     half_ulp = np.finfo(dtype).eps / 2
+    reach = heights - np.log(half_ulp)
     # A component without weight matters to no row.
-    reach = np.where(model.weights > 0, heights - np.log(half_ulp), -np.inf)
+    reach[model.weights == 0] = -np.inf
     thresholds = half_ulp * model.weights
     if not skip:
         reach, thresholds = np.full_like(reach, np.inf), np.zeros_like(thresholds)

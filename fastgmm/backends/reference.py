@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 from fastgmm.arrays import Array, cast, is_tensor, namespace, to_numpy, to_tensor, working_dtype
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
 from fastgmm.covariance import CovarianceStructure
-from fastgmm.linalg import cross
+from fastgmm.linalg import cross, symmetric
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics
 
@@ -116,7 +116,7 @@ class ReferenceBackend(Backend):
             counts.append(r.sum())
             first.append(cross(r, difference))
             if structure.moments == "full":
-                second.append(cross(r[:, None] * difference, difference))
+                second.append(symmetric(cross(r[:, None] * difference, difference)))
             elif structure.moments == "diag":
                 second.append(cross(r, difference**2))
         total = xp.stack(second) if second else counts[0][None][:0]

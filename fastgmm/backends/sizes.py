@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from fastgmm.arrays import Array
@@ -121,6 +123,13 @@ def collect(
         return counts, sums, np.empty(0)
     if structure.moments == "diag":
         return counts, sums, second[0, :, :n_features].copy()
-    squares = second[0, :, :n_features, :n_features]
-    squares = np.where(np.tri(n_features, dtype=bool), squares, np.swapaxes(squares, 1, 2))
+    lines, width = second.shape[2:]
+    squares = second[0].reshape(-1, lines * width).take(_mirrored(n_features, width), axis=1)
     return counts, sums, squares
+
+
+@lru_cache(maxsize=4)
+def _mirrored(n_features: int, width: int) -> Array:
+    """Where the entries of a symmetric matrix (D, D) stand among lines that end at the diagonal."""
+    place = np.arange(n_features)
+    return np.maximum.outer(place, place) * width + np.minimum.outer(place, place)

@@ -14,7 +14,6 @@ from fastgmm.linalg import (
     inverse_cholesky,
     inverse_gram,
     reversed_cholesky,
-    symmetric,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Full(CovarianceStructure):
         covariances = second - shift[:, :, None] * shift[:, None, :]
         variances = diagonal(covariances)
         variances += reg_covar
-        return symmetric(covariances)
+        return covariances
 
     def precisions_cholesky(self, covariances: Array) -> Array:
         return inverse_cholesky(covariances)
