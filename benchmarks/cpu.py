@@ -11,7 +11,7 @@ from . import extras, large_k
 from .adapters import ADAPTERS, FastGMM
 from .console import say, write_json
 from .measure import measure, set_fractions
-from .provenance import provenance
+from .provenance import provenance, set_by_hand
 from .report import differences, notes, table, unsteady, verdicts
 from .rows import ROWS, Row
 from .small import SMALL, quiet_convergence
@@ -74,7 +74,10 @@ def _print(result: dict[str, Any]) -> None:
     origin, rows = result["provenance"], result["rows"]
     versions = ", ".join(f"{name} {v}" for name, v in origin["versions"].items() if v)
     print(f"\n{origin['cpu']}, {origin['cores']} cores; {origin['date']}, {origin['commit']}")
-    print(f"{versions}; Python {origin['python']}\n")
+    print(f"{versions}; Python {origin['python']}")
+    if by_hand := set_by_hand(origin):
+        print(f"set in the environment: {by_hand}")
+    print()
     print(table(rows))
     print("\nmedians of calls in turns; x = peer / fastgmm; FMA peak = nominal flops, so code that")
     print("skips work can pass 100 %\n")

@@ -3,7 +3,8 @@
 Each of six kernels is timed against two yardsticks in the same run: a product of matrices by NumPy,
 and a loop of multiply-adds in registers. A kernel has lost speed if its ratios to both have grown,
 so that another BLAS alone says nothing. What is compared is one ratio on one machine: reference
-ratios are kept by instruction set in `results/gate.json`, and `--write` measures them again.
+ratios are kept in `results/gate.json` by the instruction set of the kernels and that of NumPy's
+BLAS, which the environment may choose, and `--write` measures them again.
 
 On a shared machine the trouble is other processes. So all run on one thread, in pieces of a
 millisecond or two that fit between two other tasks, kernel and yardsticks in turns; of each the
@@ -27,7 +28,7 @@ from unittest import mock
 import numpy as np
 
 from . import console
-from .provenance import cpu_model, provenance
+from .provenance import cpu_model, numpy_blas, provenance
 from .report import aligned, seconds
 from .timing import quiet
 from .workloads import Parameters, make
@@ -57,13 +58,14 @@ KERNELS = {
 }
 
 
-def instruction_set() -> str | None:
-    """What the kernels are compiled for, or None where there is no reference for it."""
+def machine() -> str | None:
+    """What kernels and NumPy's BLAS are compiled for, or None where no reference is kept."""
     from fastgmm_kernels.cpu import REGISTER_BYTES
 
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    return {64: "AVX-512", 32: "AVX2"}.get(REGISTER_BYTES)
+    instructions = {64: "AVX-512", 32: "AVX2"}.get(REGISTER_BYTES)
+    return None if instructions is None else f"{instructions}, {numpy_blas()}"
 
 
 def kernels(names: tuple[str, ...] = tuple(KERNELS)) -> dict[str, Call]:
@@ -181,23 +183,23 @@ def judge(
     }
 
 
-def reference_for(instructions: str | None) -> tuple[dict[str, Any], float] | str:
+def reference_for(kind: str | None) -> tuple[dict[str, Any], float] | str:
     """The reference ratios and the limit, or why there are none."""
-    if instructions is None:
+    if kind is None:
         return f"no reference for the instruction set of {platform.machine()}"
     known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
-    if instructions not in known:
-        return f"no reference for {instructions}; python -m benchmarks.gate --write measures one"
-    entry = known[instructions]
+    if kind not in known:
+        return f"no reference for {kind}; python -m benchmarks.gate --write measures one"
+    entry = known[kind]
     same = entry["provenance"]["cpu"] == cpu_model()
     return entry["ratios"], LIMIT if same else LIMIT_ELSEWHERE
 
 
 def run(budget: float = 20.0, say: Say = lambda _: None) -> dict[str, Any]:
     """The gate as a study; it takes some seconds whatever the budget."""
-    instructions = instruction_set()
-    found = reference_for(instructions)
-    result: dict[str, Any] = {"instruction_set": instructions}
+    kind = machine()
+    found = reference_for(kind)
+    result: dict[str, Any] = {"machine": kind}
     if isinstance(found, str):
         result["absent"] = found
     else:
@@ -206,9 +208,9 @@ def run(budget: float = 20.0, say: Say = lambda _: None) -> dict[str, Any]:
 
 
 def write(say: Say = lambda _: None) -> int:
-    """Measure the reference of this instruction set and write it; 1 where that cannot be."""
-    instructions = instruction_set()
-    if instructions is None:
+    """Measure the reference of this machine and write it; 1 where that cannot be."""
+    kind = machine()
+    if kind is None:
         say(f"no reference is kept for {platform.machine()}")
         return 1
     calls, sticks = kernels(), yardsticks()
@@ -231,7 +233,7 @@ def write(say: Say = lambda _: None) -> int:
         for name in names
     }
     known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
-    known[instructions] = {"provenance": provenance(), "ratios": ratios}
+    known[kind] = {"provenance": provenance(), "ratios": ratios}
     console.write_json(REFERENCE, known)
     say(f"wrote {REFERENCE.name}")
     return 0
@@ -248,7 +250,7 @@ def markdown(result: dict[str, Any]) -> str:
         if name in result["unclear"]:
             verdict = "unclear, the machine is busy"
         lines.append((name, seconds(min(times)), f"{value:.2f}", verdict))
-    head = f"{result['instruction_set']}, one thread, limit {result['limit']:.2f}"
+    head = f"{result['machine']}, one thread, limit {result['limit']:.2f}"
     return f"{head}\n\n{aligned(lines)}"
 
 

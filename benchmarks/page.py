@@ -18,6 +18,7 @@ from .document import (
     to_html,
     to_markdown,
 )
+from .provenance import set_by_hand
 
 _READING = (
     "Times are medians of calls in turns in one run; a number with x is how many times as long as"
@@ -62,10 +63,15 @@ def blocks(result: dict[str, Any], *, figures: bool) -> list[Block]:
     return found
 
 
+def _library(pool: dict[str, Any]) -> str:
+    architecture = pool.get("architecture")
+    return f"{pool['internal_api']}" + (f" for {architecture}" if architecture else "")
+
+
 def _origin(result: dict[str, Any]) -> Items:
     origin, settings = result["provenance"], result.get("settings", {})
     versions = ", ".join(f"{name} {v}" for name, v in origin["versions"].items() if v)
-    pools = {str(pool["internal_api"]): pool["num_threads"] for pool in origin["threads"]["pools"]}
+    pools = {_library(pool): pool["num_threads"] for pool in origin["threads"]["pools"]}
     threads = {"numba": origin["threads"]["numba"], **pools}
     lines = [
         ("date", origin["date"]),
@@ -77,6 +83,8 @@ def _origin(result: dict[str, Any]) -> Items:
         ("command", origin["command"]),
         ("load at the end", f"{origin['load_average_at_end'] or 0:.2f}"),
     ]
+    if by_hand := set_by_hand(origin):
+        lines.append(("set in the environment", by_hand))
     if "device" in origin:
         lines.insert(2, ("device", str(origin["device"].get("name"))))
     if "seconds" in result:

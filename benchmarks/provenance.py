@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from typing import Any
 from .adapters import ADAPTERS
 
 _PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "threadpoolctl")
+#: variables of the environment by which mathematical libraries choose other code than their own
+#: choice for this processor, or other threads
+_CHOICES = (
+    "OPENBLAS_", "GOTO_", "BLIS_", "MKL_", "DNNL_", "ONEDNN_", "ATEN_", "NPY_", "OMP_",
+    "KMP_AFFINITY", "KMP_BLOCKTIME", "NUMBA_CPU_", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER",
+)  # fmt: skip
 
 
 def _named(argument: str) -> str:
@@ -37,15 +44,40 @@ def provenance() -> dict[str, Any]:
         "threads": {
             "numba": numba.get_num_threads(),
             "pools": [
-                {key: pool.get(key) for key in ("internal_api", "version", "num_threads")}
+                {
+                    key: pool.get(key)
+                    for key in ("internal_api", "version", "architecture", "num_threads")
+                }
                 for pool in threadpool_info()
             ],
         },
+        "environment": overrides(os.environ),
         "versions": {
             **{adapter.name: adapter.version() for adapter in ADAPTERS},
             **{name: _version(name) for name in _PACKAGES},
         },
     }
+
+
+def overrides(environment: Mapping[str, str]) -> dict[str, str]:
+    """What is set there that makes a library slower or faster than users have it."""
+    return {name: environment[name] for name in sorted(environment) if name.startswith(_CHOICES)}
+
+
+def set_by_hand(origin: Mapping[str, Any]) -> str:
+    """The same as text, from what :func:`provenance` gave; empty where nothing is set."""
+    return ", ".join(f"{name}={value}" for name, value in origin.get("environment", {}).items())
+
+
+def numpy_blas() -> str:
+    """The BLAS of NumPy and the processors that its products are written for."""
+    import numpy  # noqa: F401  (so that its library is loaded)
+    from threadpoolctl import threadpool_info
+
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            return f"{pool['internal_api']} {pool.get('architecture')}"
+    return "another BLAS"
 
 
 def commit() -> str:

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import apart, extras, guard, oracle, page, seeds, subject, suites, timing
+from benchmarks import (
+    apart,
+    extras,
+    guard,
+    oracle,
+    page,
+    provenance,
+    seeds,
+    subject,
+    suites,
+    timing,
+)
 from benchmarks.adapters import ADAPTERS, Adapter, FastGMM, Reference, ScikitLearn, VisitingAll
 from benchmarks.clock import Clock
 from benchmarks.compare import changes, text
@@ -265,6 +276,16 @@ def test_the_page_holds_every_row(result):
     assert not re.search(r'(src|href)="(?!#)', re.sub(r"<!DOCTYPE.*?>|xmlns\S*", "", html))
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
+
+
+def test_what_the_environment_chooses_for_libraries_is_told(result):
+    assert provenance.overrides({"OPENBLAS_CORETYPE": "Haswell", "HOME": "/", "OMP": "1"}) == {
+        "OPENBLAS_CORETYPE": "Haswell"
+    }
+    origin = {**result["provenance"], "environment": {"OPENBLAS_CORETYPE": "Haswell"}}
+    assert "OPENBLAS_CORETYPE=Haswell" in page.page({**result, "provenance": origin})
+    origin["environment"] = {}
+    assert "set in the environment" not in page.page({**result, "provenance": origin})
 
 
 def test_the_markdown_holds_every_row(result):
