@@ -24,7 +24,7 @@ from .subject import Subject
 from .timing import settle
 
 #: seconds that an answer may take, whatever time is left: packages must be loaded; and at most
-LEAST, MOST = 30.0, 120.0
+LEAST, MOST = 30.0, 45.0
 
 
 def patience(clock: Clock) -> float:

@@ -40,7 +40,11 @@ class Picked:
 
     def __add__(self, other: Picked) -> Picked:
         parts = (self, other)
-        weights = [p.weights for p in parts if p.weights is not None]
+        weights = None
+        if any(p.weights is not None for p in parts):
+            # Of joined parts some may have weights, whose mean is that of the others: 1.
+            ones = (np.ones(len(p.keys)) if p.weights is None else p.weights for p in parts)
+            weights = np.concatenate(list(ones))
         keys = np.concatenate([p.keys for p in parts])
         numbers = np.concatenate([p.numbers for p in parts])
         kept = np.lexsort((numbers, keys))[: self.limit]
@@ -49,7 +53,7 @@ class Picked:
             keys[kept],
             numbers[kept],
             np.concatenate([p.rows for p in parts])[kept],
-            np.concatenate(weights)[kept] if weights else None,
+            None if weights is None else weights[kept],
             self.limit,
         )
 

@@ -234,9 +234,10 @@ def test_what_belongs_to_no_row_is_the_first_backends_own(pair):
         helpers.assert_close(potentials.sum(axis=0), wanted.sum(axis=0), 1e-11)
 
 
-def test_weights_of_some_parts_leave_the_others_at_one():
+@pytest.mark.parametrize("mean", [2.0, 1.0])
+def test_weights_of_some_parts_leave_the_others_at_one(mean):
     x = streams.rows(200)
-    weight = np.random.default_rng(1).gamma(2.0, size=80)
+    weight = np.tile([0.5, 1.5], 40) * mean
     every = np.concatenate([weight, np.ones(120)])
     whole = fastgmm.GaussianMixture(3, random_state=0).fit(x, sample_weight=every)
     joined = Joined([(x[:80], weight), x[80:]])
@@ -272,11 +273,26 @@ def test_bad_rows_are_named_by_their_number_among_all(pair):
         fitted.score_samples(parts)
 
 
+def test_names_of_columns_are_kept_and_compared():
+    pandas = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    table = pandas.DataFrame(x, columns=["width", "height"])
+    joined = Joined([x[:20], table[20:40], (table[40:], np.ones(20))])
+    mixture = fastgmm.GaussianMixture(2, random_state=0).fit(joined)
+    assert list(mixture.feature_names_in_) == ["width", "height"]
+    assert mixture.predict(joined).shape == (60,)
+    with pytest.raises(InputError, match=r"part 1 .*'height', 'width'.*others .*'width', 'height'"):
+        Joined([table, table[["height", "width"]]])
+    other = Joined([table.rename(columns={"width": "depth"})])
+    with pytest.raises(InputError, match="feature names"):
+        mixture.predict(other)
+
+
 def test_parts_that_do_not_fit_together():
     x = streams.rows(20)
     with pytest.raises(InputError, match="no parts"):
         Joined([])
-    with pytest.raises(InputError, match=r"part 1 .*\(2, 'float64', None\), part 0 \(3,"):
+    with pytest.raises(InputError, match=r"part 1 .*\(2, 'float64', None\), others \(3,"):
         Joined([x, x[:, :2]])
     with pytest.raises(InputError, match=r"part 1 .*'float32'"):
         Joined([x, torch.tensor(x, dtype=torch.float32)])

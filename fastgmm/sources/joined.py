@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, zip_longest
 from typing import Any, TypeVar
 
+from fastgmm import frames
 from fastgmm.arrays import Array, working_dtype
 from fastgmm.errors import InputError
 from fastgmm.sources.arrays import ArraySource
@@ -64,18 +65,21 @@ class Joined(Source):
         if not self._parts:
             raise InputError("Joined has no parts; expected at least one.")
         first = self._parts[0]
+        named = next((part for part in self._parts if part.names is not None), first)
         for i, part in enumerate(self._parts):
-            mine, theirs = _facts(part), _facts(first)
+            # Names that are not known may be any.
+            names = part.names or named.names
+            mine, theirs = (*_facts(part), names), (*_facts(first), named.names)
             if mine != theirs:
                 raise InputError(
-                    f"part {i} has rows with (features, dtype, names) {mine}, part 0 {theirs}. "
+                    f"part {i} has rows with (features, dtype, names) {mine}, others {theirs}. "
                     "They must be equal."
                 )
             # As given: they are scaled by the mean over all parts.
             part.scale_weights(1.0)
         self._starts = [0, *accumulate(part.n_rows for part in self._parts)]
         self.n_rows, self.n_features = self._starts[-1], first.n_features
-        self.dtype, self.home, self.names = first.dtype, first.home, first.names
+        self.dtype, self.home, self.names = first.dtype, first.home, named.names
         self.resident = all(part.resident for part in self._parts)
 
     @property
@@ -117,8 +121,12 @@ def _opened(part: Any, number: int, batch_size: int | str | None) -> Source:
     if is_stream(part):
         return open_source(part, None, batch_size)
     x, weight = as_rows(part, f"part {number} of the rows")
-    return ArraySource(x, weight, batch_size)
+    source = ArraySource(x, weight, batch_size)
+    rows = part[0] if isinstance(part, tuple) else part
+    if frames.is_frame(rows):
+        source.names = tuple(frames.names(rows))
+    return source
 
 
 def _facts(part: Source) -> tuple[Any, ...]:
-    return part.n_features, str(working_dtype(part.dtype)), part.names
+    return part.n_features, str(working_dtype(part.dtype))
