@@ -20,6 +20,9 @@ from .workloads import Workload, overlap_of
 
 Say = Callable[[str], None]
 
+#: parts of a row's time of which a check may take two, however few are left to be checked
+_PARTS = 8
+
 
 def measure(
     row: Row,
@@ -72,7 +75,8 @@ def measure(
                 entry["skipped"] = "the time of the row was over"
                 continue
             say(f"{row.title}: checking {name}")
-            share = own_clock.share(len(able) - i).left()
+            # The last ones, which are slow, may not take what the timing of all others needs.
+            share = own_clock.share(max(len(able) - i, _PARTS)).left()
             try:
                 if kind.own_process:
                     subject = Apart(kind, row, device, mode, patience(own_clock))

@@ -30,7 +30,7 @@ SHORT, LONGEST = 2, 102
 #: seconds of iterations that the difference of two fits shall hold
 _ITERATIONS = 0.25
 #: seconds of an iteration from which few are enough
-_LONG_ITERATION = 2.0
+_LONG_ITERATION = 0.5
 #: rows x components x squared features of an iteration that is much for the oracle
 _HEAVY = 1e11
 

@@ -62,11 +62,12 @@ def _sums(difference: Array, v: Array, family: str, backend: Backend) -> _Sums:
 
 def _blocks(chunk: Chunk, backend: Backend) -> Iterator[tuple[Array, Array]]:
     """Rows as the source has them, and their weights as the backend has them."""
+    # Ones are copied once: a device is waited for by a copy.
+    ones: Array = backend.own(np.ones(min(_ROWS, len(chunk.x)))) if chunk.weight is None else None
     for start in range(0, len(chunk.x), _ROWS):
         rows = slice(start, start + _ROWS)
         x = chunk.x[rows]
-        weight = np.ones(len(x)) if chunk.weight is None else chunk.weight[rows]
-        yield x, backend.own(weight)
+        yield x, ones[: len(x)] if chunk.weight is None else backend.own(chunk.weight[rows])
 
 
 def _flat(variances: Array, largest: Array) -> Array:

@@ -51,7 +51,10 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         key = (backend, dtype, weighted)
         if key not in self._prepared:
             model = (model if weighted else model.unweighted()).map(backend.own)
-            self._prepared[key] = backend.prepare(model, dtype)
+            prepared = backend.prepare(model, dtype)
+            # From now on threads with other streams may find it.
+            backend.wait()
+            self._prepared[key] = prepared
         return self._prepared[key]
 
     def _results(

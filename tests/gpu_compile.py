@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 # (structure, dtype, K, D, precision, kind): every kernel, and every row of the launch table. Kinds
-# are "fit", "ordered" where rows are read by label, and "mixtures" for many and their gradients.
+# are "fit", "row" for one row, "ordered" where rows are read by label, and "mixtures" for many and
+# their gradients.
 CASES = [
     ("full", "float32", 64, 5, "highest", "fit"),
     ("full", "float64", 64, 5, "highest", "fit"),
@@ -59,6 +60,12 @@ CASES = [
     ("spherical", "float32", 64, 128, "medium", "fit"),
     ("spherical", "float64", 128, 128, "highest", "ordered"),
     ("spherical", "float32", 16, 64, "highest", "fit"),
+    # Triton compiles numbers that are 1 into the code; and half precision is read as stored.
+    ("full", "float32", 1, 1, "highest", "row"),
+    ("diag", "float64", 1, 1, "highest", "row"),
+    ("spherical", "float32", 1, 1, "highest", "row"),
+    ("full", "float16", 64, 64, "highest", "fit"),
+    ("diag", "bfloat16", 64, 16, "highest", "fit"),
 ]
 TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
 TARGETS["gfx942"] = ("hip", "gfx942", 64)
@@ -188,7 +195,7 @@ def compile_all(target_name, cases):
         model = MixtureModel(
             np.full(k, 1 / k), means, covariances, covariances, covariance.get(structure)
         )
-        x = torch.zeros((2048, d), dtype=getattr(torch, dtype))
+        x = torch.zeros((1 if kind == "row" else 2048, d), dtype=getattr(torch, dtype))
         prepared = backend.prepare(model, x.dtype)
         if kind == "ordered":
             order = backend.new_order()

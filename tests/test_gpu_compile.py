@@ -86,7 +86,7 @@ def test_no_spills_and_shared_memory_within_the_limit(compiled, target):
 def test_every_structure_and_precision_is_compiled(compiled):
     cases = {tuple(line["case"]) for line in compiled("90")}
     assert {case[0] for case in cases} >= {"full", "diag", "spherical", "tied", "tied_diag"}
-    assert {case[1] for case in cases} == {"float32", "float64"}
+    assert {case[1] for case in cases} == {"float16", "bfloat16", "float32", "float64"}
     precisions = {line["constants"]["PRECISION"] for line in compiled("90")
                   if line["kernel"] in PRODUCTS}  # fmt: skip
     assert precisions == {"tf32x3", "bf16x3", "tf32", "ieee"}

@@ -96,6 +96,17 @@ def test_a_missing_device_is_named_when_it_is_chosen():
         backends.choose("cuda")
 
 
+def test_the_name_of_no_number_is_the_current_device(monkeypatch):
+    from fastgmm.backends import availability
+
+    monkeypatch.setattr(availability, "_need_device", lambda device: None)
+    monkeypatch.setattr(backends, "_gpu", lambda where, precision: where)
+    for number in (1, 0, 1):
+        monkeypatch.setattr(torch.cuda, "current_device", lambda number=number: number)
+        assert backends.choose("cuda")[0] == f"cuda:{number}"
+    assert backends.choose("cuda", "cuda:3")[0] == "cuda:3"
+
+
 @pytest.mark.parametrize(
     ("missing", "text"), [("torch", "torch is not installed"), ("triton", "triton is not")]
 )

@@ -66,22 +66,34 @@ def test_tuning_keeps_the_fastest(monkeypatch):
     from fastgmm import backends
     from fastgmm.backends import tune
 
-    monkeypatch.setattr(tune, "GRIDS", {name: {"warps": (2, 4, 8)} for name in tune.GRIDS})
-    times = iter([3.0, 1.0, 2.0] * 100)
-    ran = []
+    monkeypatch.setattr(tune, "GRIDS", {name: {"warps": (2, 16, 8)} for name in tune.GRIDS})
+    ran, kept = [], []
 
     def timer(call):
         call()
         ran.append(call)
-        return next(times)
+        if len(ran) % 3 == 1:
+            raise RuntimeError("what a compiler may say")
+        return {2: 1.0, 0: 2.0}[len(ran) % 3]
 
     backend = backends.choose("interpreter")[0]
-    table = tune.tune(backend, timer, n_rows=130, cases=[("full", 2, 4), ("diag", 2, 3)])
+    cases = [("full", 2, 4, "float32"), ("full", 2, 4, "float64"), ("tied", 2, 3, "float32")]
+
+    def keep(table):
+        kept.append(json.dumps(table))
+
+    table = tune.tune(backend, timer, n_rows=130, cases=cases, keep=keep)
     assert len(ran) % 3 == 0
     assert len(ran) > 3
     assert json.dumps(table)
     new = [row for row in table["kernels"]["expect_small"] if row["capability"] == 0]
-    assert [row["launch"]["warps"] for row in new] == [4, 4]
+    assert [row["launch"]["warps"] for row in new] == [16, 16]
+    assert 3 * len(kept) == len(ran)
+    rows = json.loads(kept[-1])["kernels"]["load_rows"]
+    assert 16 in [row["launch"]["warps"] for row in rows if row["capability"] == 0]
+    done = len(ran)
+    assert tune.tune(backend, timer, n_rows=130, cases=cases, seconds=-1.0)
+    assert len(ran) == done
     assert table["versions"].keys() == {"torch", "triton"}
     # Rows of other devices stay.
     old = launch.read_table()["kernels"]["expect_full"]

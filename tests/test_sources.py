@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from fastgmm import frames
 from fastgmm.errors import InputError
 from fastgmm.sources import ArraySource, batch_rows, batches, open_source, read_parquet
 from fastgmm.sources.batches import rebatch
+from fastgmm.sources.prefetch import prefetch
 
 
 def mixture(k=3, **params):
@@ -207,6 +209,22 @@ def test_rebatching_keeps_rows_and_weights(rows):
     assert [len(a) for a, _ in got] == [min(rows, 12 - i) for i in range(0, 12, rows)]
     np.testing.assert_array_equal(np.concatenate([a for a, _ in got]), x)
     np.testing.assert_array_equal(np.concatenate([w for _, w in got]), weight)
+
+
+def test_the_reader_has_the_stream_of_its_caller(monkeypatch):
+    """torch knows the current device and stream by thread."""
+    torch, entered = pytest.importorskip("torch"), []
+
+    @contextmanager
+    def stream(which):
+        entered.append((which, threading.current_thread().name))
+        yield
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: "that of the caller")
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    assert list(prefetch(iter([1, 2]))) == [1, 2]
+    assert entered == [("that of the caller", "fastgmm-reader")]
 
 
 def test_the_next_chunk_is_read_ahead():

@@ -68,6 +68,10 @@ def choose(
             "device='auto', which runs where the data is."
         )
     where = device if on_host else str(home)
+    if where == "cuda":
+        from fastgmm.backends.availability import current_device
+
+        where = current_device()
     return _gpu(where, precision), f"{where}: Triton kernels, as asked for"
 
 

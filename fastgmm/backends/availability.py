@@ -66,13 +66,28 @@ def _need_device(device: str) -> None:
         )
 
 
+def current_device() -> str:
+    """The CUDA device that "cuda" means in this thread just now.
+
+    Raises
+    ------
+    BackendUnavailableError
+        If there is none.
+    """
+    _need_packages("cuda")
+    _need_device("cuda")
+    import torch
+
+    return f"cuda:{torch.cuda.current_device()}"
+
+
 def gpu_backend(device: str, precision: str) -> Backend:
     """The backend of a CUDA device, or of Triton's interpreter.
 
     Parameters
     ----------
     device : str
-        "cuda", "cuda:0", ... or "interpreter".
+        "cuda:0", "cuda:1", ... or "interpreter".
     precision : {"highest", "high", "medium"}
 
     Returns
@@ -104,7 +119,5 @@ def gpu_backend(device: str, precision: str) -> Backend:
             "triton was imported " + ("without" if interpreter else "with") + " TRITON_INTERPRET=1",
             "Set it before Python starts" if interpreter else "Unset it before Python starts",
         )
-    where = "cpu" if interpreter else device
-    if where == "cuda":
-        where = f"cuda:{torch.cuda.current_device()}"
-    return GPUBackend(torch.device(where), precision=precision)
+    where = torch.device("cpu" if interpreter else device)
+    return GPUBackend(where, precision=precision)

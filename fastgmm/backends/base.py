@@ -70,6 +70,10 @@ class Backend(ABC):
         """The backend of these rows: itself, but for one that stands for several."""
         return self
 
+    def wait(self) -> None:
+        """Return when the device has done what this thread has asked of it."""
+        return
+
     @abstractmethod
     def prepare(self, model: MixtureModel, dtype: Any) -> Any:
         """Return the model in the form that the passes take.

@@ -97,6 +97,10 @@ class GPUBackend(Backend):
             return torch.cuda.device(self.device)
         return np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
+
     def _within_memory(self, size: int, row_bytes: int, run: Callable[[int], _T]) -> _T:
         """Run a whole pass in chunks of ``size`` rows; of half as many where memory is short."""
         with self.guard():

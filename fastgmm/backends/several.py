@@ -70,6 +70,10 @@ class Several(Backend):
         backends, dtype = dict.fromkeys(self._at.values()), working_dtype(dtype)
         return _Prepared(model, {b: b.prepare(model.map(b.own), dtype) for b in backends})
 
+    def wait(self) -> None:
+        for backend in dict.fromkeys(self._at.values()):
+            backend.wait()
+
     def all_finite(self, x: Array) -> bool:
         return self.of(x).all_finite(x)
 

@@ -1,7 +1,9 @@
 """Measures the launch table on the device that is there: ``python -m fastgmm.backends.tune``.
 
 Each kernel is launched with the arguments that a pass gives it, over a small grid of sizes; the
-fastest by the median of its times is written back, with the device, the versions and the date.
+fastest by the median of its times is written back, with the device, the versions and the date, and
+so is what was found so far after each kernel. Most of the time is that of the compiler: all cases
+take more than an hour, those that matter most come first.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import argparse
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -53,11 +56,22 @@ GRIDS: dict[str, dict[str, tuple[int, ...]]] = {
     },
     "moments_diag": {"features": (4, 8, 16), "warps": (4, 8), "stages": (1, 2)},
 }  # fmt: skip
-# (structure, K, D): a pass of each launches the kernels to be measured.
+# (structure, K, D, dtype): a pass of each launches the kernels to be measured.
 CASES = [
-    ("full", 64, 4),
-    *(("full", 64, d) for d in (16, 32, 64, 128)),
-    *((structure, 256, d) for structure in ("diag", "spherical") for d in (4, 16, 64, 128)),
+    (structure, k, d, dtype)
+    for dtype in ("float32", "float64")
+    for structure, k, d in (
+        ("full", 64, 64),
+        ("spherical", 256, 128),
+        ("diag", 256, 16),
+        # For loading rows alone, which takes most where it whitens them.
+        *(("tied", 64, d) for d in (64, 128, 16, 4)),
+        *(("full", 64, d) for d in (32, 16, 128, 4)),
+        *(("diag", 256, d) for d in (64, 4, 128)),
+        *(("spherical", 256, d) for d in (64, 16, 4)),
+        # Too few components for products.
+        ("spherical", 8, 64),
+    )
 ]
 
 
@@ -108,7 +122,9 @@ def _fastest(kernel: str, call: Any, timer: Timer) -> tuple[Launch, float]:
             changed = {**options, "launches": tuple(pair)}
         try:
             time = timer(partial(function, *args, **changed))
-        except triton.runtime.errors.OutOfResources:
+        except Exception as error:  # noqa: BLE001
+            # Too much shared memory, too many registers, or more than a compiler can take.
+            _log.info("%s %s: %s", kernel, launch, str(error).partition("\n")[0])
             continue
         if time < best[1]:
             best = launch, time
@@ -117,7 +133,8 @@ def _fastest(kernel: str, call: Any, timer: Timer) -> tuple[Launch, float]:
 
 def _model(structure: str, n_components: int, n_features: int) -> MixtureModel:
     shape = covariance.get(structure).shape(n_components, n_features)
-    unit = np.broadcast_to(np.eye(n_features) if structure == "full" else np.float64(1), shape)
+    one = np.eye(n_features) if structure in ("full", "tied") else np.float64(1)
+    unit = np.broadcast_to(one, shape)
     means = np.random.default_rng(0).standard_normal((n_components, n_features))
     weights = np.full(n_components, 1 / n_components)
     return MixtureModel(weights, means, unit, unit, covariance.get(structure))
@@ -128,7 +145,9 @@ def tune(
     timer: Timer,
     *,
     n_rows: int = 1 << 17,
-    cases: list[tuple[str, int, int]] = CASES,
+    cases: Sequence[tuple[str, int, int, str]] = CASES,
+    seconds: float = float("inf"),
+    keep: Callable[[dict[str, Any]], None] = lambda table: None,
 ) -> dict[str, Any]:
     """Measure the kernels of the cases, and return the table with what was found.
 
@@ -138,43 +157,54 @@ def tune(
     timer : callable
         Gives the median time of a call in milliseconds.
     n_rows : int
-    cases : list of (structure, K, D)
+    cases : sequence of (structure, K, D, dtype)
+    seconds : float
+        After which no other kernel is begun.
+    keep : callable
+        Called with the table after each kernel.
 
     Returns
     -------
     table : dict
         Rows of other devices stay as they are.
     """
-    found = {name: list(rows) for name, rows in read_table()["kernels"].items()}
-    capability = backend.target.capability
-    for (structure, k, d), dtype in itertools.product(cases, (torch.float32, torch.float64)):
-        x = torch.randn((n_rows, d), dtype=dtype, device=backend.device)
-        model = _model(structure, k, d)
-        calls, prepared = _capture(backend, model, x), backend.prepare(model, dtype)
-        width, small = prepared.width, structure == "full" and not prepared.row_major
-        measured = {"load_rows": "load_rows", "respond": "respond"}
-        if "expect_product" in calls:
-            measured |= {name: name for name in ("expect_product", "moments_product")}
-        else:
-            measured["expect_small" if small else f"expect_{structure}"] = f"expect_{structure}"
-            measured["moments_diag"] = "moments"
-        if structure == "full":
-            measured["moments_full"] = "moments"
-        name = str(dtype).removeprefix("torch.")
-        for kernel, function in measured.items():
-            with backend.guard():
-                launch, time = _fastest(kernel, calls[function], timer)
-            _log.info("%s %s D'=%d: %s, %.4f ms", kernel, name, width, launch, time)
-            key = {"dtype": name, "capability": capability, "features": width}
-            rows = [row for row in found[kernel] if any(row[n] != v for n, v in key.items())]
-            found[kernel] = [*rows, {**key, "launch": dataclasses.asdict(launch)}]
-    table = {**read_table(), "kernels": found}
+    table, end = read_table(), time.monotonic() + seconds
+    found, capability = table["kernels"], backend.target.capability
     table["origin"] = "measured on the device below; rows of other capabilities are reasoned"
     where = "interpreter"
     if backend.device.type == "cuda":
         where = torch.cuda.get_device_name(backend.device)
     table["device"], table["date"] = where, datetime.now(UTC).date().isoformat()
     table["versions"] = {"torch": torch.__version__, "triton": triton.__version__}
+    for structure, k, d, name in cases:
+        dtype = getattr(torch, name)
+        x = torch.randn((n_rows, d), dtype=dtype, device=backend.device)
+        model = _model(structure, k, d)
+        calls, prepared = _capture(backend, model, x), backend.prepare(model, dtype)
+        width, small = prepared.width, structure == "full" and not prepared.row_major
+        measured = {"respond": "respond"}
+        if structure == "tied":
+            measured = {"load_rows": "load_rows"}
+        elif "expect_product" in calls:
+            measured |= {name: name for name in ("expect_product", "moments_product")}
+        else:
+            measured["expect_small" if small else f"expect_{structure}"] = f"expect_{structure}"
+            measured["moments_diag"] = "moments"
+        if structure == "full":
+            measured["moments_full"] = "moments"
+        for kernel, function in measured.items():
+            if time.monotonic() > end:
+                _log.info("the time is over before %s K=%d D=%d %s", structure, k, d, name)
+                return table
+            with backend.guard():
+                launch, median = _fastest(kernel, calls[function], timer)
+            if median == float("inf"):
+                continue
+            _log.info("%s %s D'=%d: %s, %.4f ms", kernel, name, width, launch, median)
+            key = {"dtype": name, "capability": capability, "features": width}
+            rows = [row for row in found[kernel] if any(row[n] != v for n, v in key.items())]
+            found[kernel] = [*rows, {**key, "launch": dataclasses.asdict(launch)}]
+            keep(table)
     return table
 
 
@@ -187,12 +217,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--output", type=Path, default=table_path())
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin nothing after")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out N cases")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     backend = choose(arguments.device)[0]
     if not isinstance(backend, GPUBackend):
         parser.error("--device must be cuda, or cuda with a number")
-    write_table(tune(backend, _median), arguments.output)
+    tune(
+        backend,
+        _median,
+        cases=CASES[arguments.first :],
+        seconds=arguments.seconds,
+        keep=partial(write_table, path=arguments.output),
+    )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +21,19 @@ class _Item:
 @dataclass(frozen=True)
 class _End:
     error: BaseException | None
+
+
+def _stream() -> AbstractContextManager[Any]:
+    """The CUDA stream of this thread, and with it the device, as a context for another one.
+
+    torch has both by thread: what the reader puts on a device would be on another one, or not yet
+    there when it is used.
+    """
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized():
+        return nullcontext()
+    there: AbstractContextManager[Any] = cuda.stream(cuda.current_stream())
+    return there
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
@@ -41,7 +56,10 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
     wanted = threading.Semaphore(1)
     stop = threading.Event()
     reader = threading.Thread(
-        target=_read, args=(items, ready, wanted, stop), name="fastgmm-reader", daemon=True
+        target=_read,
+        args=(items, ready, wanted, stop, _stream()),
+        name="fastgmm-reader",
+        daemon=True,
     )
     reader.start()
     try:
@@ -64,17 +82,19 @@ def _read(
     ready: queue.SimpleQueue[_Item | _End],
     wanted: threading.Semaphore,
     stop: threading.Event,
+    stream: AbstractContextManager[Any],
 ) -> None:
     error: BaseException | None = None
     try:
-        while True:
-            wanted.acquire()
-            if stop.is_set():
-                break
-            try:
-                ready.put(_Item(next(items)))
-            except StopIteration:
-                break
+        with stream:
+            while True:
+                wanted.acquire()
+                if stop.is_set():
+                    break
+                try:
+                    ready.put(_Item(next(items)))
+                except StopIteration:
+                    break
     except BaseException as caught:  # noqa: BLE001
         error = caught
     finally:

@@ -44,7 +44,9 @@ def _log_prob(
 ):
     """log w_k N(x; mu_k, L_k L_k') of lines (C,), and y (C, B_D)."""
     m = m_c[:, None] & (o_d < n_features)[None, :]
-    x = tl.load(p_x + (o_n * s_xn)[:, None] + (o_d * s_xd)[None, :], mask=m, other=0.0)
+    # Rows of many mixtures may lie far apart.
+    o_xn, o_xd = o_n.to(tl.int64) * s_xn, o_d.to(tl.int64) * s_xd
+    x = tl.load(p_x + o_xn[:, None] + o_xd[None, :], mask=m, other=0.0)
     mean = tl.load(p_mean + (o_k * n_features)[:, None] + o_d[None, :], mask=m, other=0.0)
     y, height = _solve(p_own, m_c, x - mean, o_d, n_features, FULL)
     constant = tl.load(p_constant + o_k, mask=m_c, other=float("-inf"))
