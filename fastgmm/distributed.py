@@ -296,8 +296,8 @@ class _Group:
         self.lost = False
 
     def count(self, *flags: bool) -> list[int]:
-        """For each flag the number of processes where it is set."""
-        numbers = to_tensor(np.array(flags, dtype=np.int64), self._device)
+        """For each flag, of 4 bytes, the number of processes where it is set."""
+        numbers = to_tensor(np.array(flags, dtype=np.int32), self._device)
         self._run(self._dist.all_reduce, numbers)
         return numbers.tolist()
 
