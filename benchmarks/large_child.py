@@ -158,7 +158,7 @@ def shared(n: int, k: int, d: int, repeats: int) -> dict[str, Any]:
     dist.destroy_process_group()
     if rank:
         sys.exit()
-    # A number of 8 bytes tells that no process has failed; all else are statistics.
+    # Messages of 8 bytes tell that no process has failed or stops; all else are statistics.
     flags, statistics = (
         (sum(b for b in totals[6] if want(b)) - sum(b for b in totals[2] if want(b))) / 4
         for want in (lambda b: b == 8, lambda b: b != 8)

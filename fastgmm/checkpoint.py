@@ -26,7 +26,7 @@ from fastgmm.survey import Survey
 
 FORMAT = "fastgmm-checkpoint"
 FORMAT_VERSION = 1
-# Means and variances of the same rows, added in another order or by other processes.
+# Means, variances and weights of the same rows, added in another order or by other processes.
 _SAME = 1e-6
 
 
@@ -175,9 +175,11 @@ class Checkpoint:
                 raise self._refusal(f"it was written with {name}={was!r}, this fit has {now!r}")
         was, now = document["data"], self._data
         spread = np.sqrt(np.maximum(now["variance"], 0)) + np.spacing(np.abs(now["mean"]))
+        units = {"mean": spread, "variance": spread**2}
+        units |= {name: now[name] for name in ("largest_weight", "weight")}
         for name, value in now.items():
-            if name in ("mean", "variance", "weight"):
-                unit = {"mean": spread, "variance": spread**2, "weight": now["weight"]}[name]
+            if name in units:
+                unit = units[name]
                 same = len(np.ravel(was[name])) == len(np.ravel(value)) and bool(
                     np.all(np.abs(np.subtract(was[name], value)) <= _SAME * unit)
                 )

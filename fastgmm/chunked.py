@@ -29,11 +29,15 @@ def each_chunk(
     backend, _ = choose(estimator.device, source.homes, estimator.precision)
     source.place(backend.rows)
     prepared = estimator._prepare(backend, source.dtype, weighted)
+    n_rows = 0
     with source:
         for chunk in source:
+            n_rows += len(chunk.x)
             if not isinstance(source, StreamSource) and not backend.all_finite(chunk.x):
                 check_finite(chunk.x, source.names, chunk.start)
             yield compute(backend, prepared, chunk.x), chunk
+    if n_rows == 0:
+        raise InputError("X has 0 sample(s); expected at least one.")
 
 
 def compute_stream(
@@ -94,13 +98,26 @@ class Tally:
     total : float
         Weighted sum of the scores.
     weight : float
-        Sum of the weights.
+        Sum of the weights, as the source has scaled them.
     n_rows : int
+    scale : float
+        What the source has divided the weights by.
     """
 
     total: float = 0.0
     weight: float = 0.0
     n_rows: int = 0
+    scale: float = 1.0
+
+    @property
+    def mean(self) -> float:
+        """Mean score of a row."""
+        return self.total / self.weight
+
+    @property
+    def count(self) -> float:
+        """Number of rows, each as often as its weight, as given, says."""
+        return self.weight * self.scale
 
     def scores(self, estimator: Any, source: Source) -> Iterator[np.ndarray]:
         """Yield the scores of a source's rows, chunk by chunk, and add them up.
@@ -121,6 +138,7 @@ class Tally:
             yield part
         if not self.weight > 0:
             raise InputError("sample_weight must contain at least one non-zero number.")
+        self.scale = source.weight_scale
 
 
 def log_likelihood(estimator: Any, X: Any, sample_weight: Any) -> Tally:

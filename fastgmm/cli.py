@@ -274,9 +274,7 @@ def _score(args: argparse.Namespace) -> None:
     else:
         for _ in scores:
             pass
-    mean = tally.total / tally.weight
-    # Weights add up to the number of rows here; in the criteria they count as they are given.
-    count = tally.weight * source.weight_scale
+    mean, count = tally.mean, tally.count
     parameters = int(estimator.n_parameters())
     _report(
         args,

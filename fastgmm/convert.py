@@ -31,6 +31,7 @@ from fastgmm.parameters import check_factors, check_matrices, check_means, check
 from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
+from fastgmm.sources import check_weights as check_row_weights
 from fastgmm.version import VERSION
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ class MixtureConversion(MixtureScoring):
         mean = backend.summarise(x).on_host().mean
         n_components, n_features = resp.shape[1], x.shape[1]
         resp = like(resp, x)
+        if sample_weight is not None:
+            sample_weight = check_row_weights(sample_weight, len(x))
         source = ArraySource(x, sample_weight)
         (chunk,) = source
         given = (chunk.x, chunk.weight, structure)

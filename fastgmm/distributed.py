@@ -6,13 +6,19 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
 
-from fastgmm.arrays import Array, like, namespace, to_tensor
-from fastgmm.errors import BackendUnavailableError, DistributedError, InputError
+from fastgmm.arrays import Array, home, is_tensor, like, namespace, to_numpy, to_tensor
+from fastgmm.errors import (
+    BackendUnavailableError,
+    DistributedError,
+    InputError,
+    SingularCovarianceError,
+)
 from fastgmm.sources import Chunk, Reader, Source
 from fastgmm.sources.base import counted
 from fastgmm.sources.files import read_path
@@ -28,7 +34,8 @@ class Sharded(Source):
 
     Every process of the group calls ``fit`` with a ``Sharded`` of its rows and equal settings, and
     ends with the same model: that of a fit to all rows together, to rounding. The random state is
-    that of rank 0. An error in one process ends the fit in all.
+    that of rank 0. An error in one process ends the fit in all. Nothing but ``fit`` takes it: to
+    score or label rows give each process its own.
 
     Parameters
     ----------
@@ -53,6 +60,8 @@ class Sharded(Source):
         torch.distributed.destroy_process_group()
     """
 
+    shared = True
+
     def __init__(self, X: Any = None, sample_weight: Any = None, *, group: Any = None) -> None:
         self._group = _Group(group)
         self._given = (X, sample_weight)
@@ -60,6 +69,7 @@ class Sharded(Source):
         self._starts: list[int] | None = None
         self._over = False
         self._all_have_rows = True
+        self._computed: str | None = None
         self.leader = self._group.rank == 0
         self.n_rows = 0
 
@@ -126,6 +136,8 @@ class Sharded(Source):
         return super().homes if self._local is None else self._local.homes
 
     def place(self, where: Callable[[Array], Array]) -> None:
+        row = np.zeros((1, self.n_features), np.float32)
+        self._computed = home(where(row if self.home is None else to_tensor(row, self.home)))
         if self._local is not None:
             self._local.place(where)
             self.dtype = self._local.dtype
@@ -156,20 +168,38 @@ class Sharded(Source):
     def pool(self, value: T) -> T:
         return self._sum(value, everywhere=True)
 
+    def anywhere(self, flag: bool) -> bool:
+        return self.tell(None, flag)
+
     def _sum(self, value: Any, *, everywhere: bool = False) -> Any:
         if hasattr(value, "to_buffer") and self._all_have_rows:
             return value.from_buffer(self._group.all_reduce(value.to_buffer()))
         # A process without rows does not know the shape of a sum, and what has no flat form is
-        # small: all get all, and add in the same order.
-        values = self._group.gather(value)
-        return functools.reduce(operator.add, (v for v in values if v is not None or everywhere))
+        # small: all get all, and add in the same order. On the host: a tensor would come back on
+        # the device of the process that sent it.
+        values = self._group.gather(mapped(value, lambda tensor: tensor.cpu()))
+        total = functools.reduce(operator.add, (v for v in values if v is not None or everywhere))
+        return mapped(total, self._brought)
+
+    def _brought(self, tensor: Array) -> Array:
+        """A sum as this process computes: on its device, or as a NumPy array."""
+        where = self._computed
+        return to_numpy(tensor) if where is None else to_tensor(tensor, where)
 
     def agree(self, make: Callable[[], T]) -> T:
         value: Any = None
+        error: SingularCovarianceError | None = None
         with _Told(self):
             if self.leader:
-                value = make()
-        return self._group.broadcast(value)
+                try:
+                    value = make()
+                except SingularCovarianceError as caught:
+                    # A fit may have other starts: all get the error, and go on to the next.
+                    error = caught
+        value, error = self._group.broadcast((value, error))
+        if error is not None:
+            raise error
+        return value
 
     def close(self) -> None:
         if self._local is not None:
@@ -179,19 +209,32 @@ class Sharded(Source):
         self.close()
         self.tell(error)
 
-    def tell(self, error: BaseException | None) -> None:
+    def tell(self, error: BaseException | None, flag: bool = False) -> bool:
         """Let all processes know whether this one can go on.
+
+        Parameters
+        ----------
+        error : exception or None
+            Why it cannot.
+        flag : bool
+
+        Returns
+        -------
+        anywhere : bool
+            Whether the flag is set in any process.
 
         Raises
         ------
         DistributedError
-            If another cannot.
+            If another cannot go on, or could not before.
         """
         if self._over or self._group.lost:
-            return
-        failed = self._group.count(error is not None)
+            if error is None:
+                raise DistributedError("this fit has been ended on all ranks by an error before.")
+            return False
+        failed, flagged = self._group.count(error is not None, flag)
         if not failed:
-            return
+            return flagged > 0
         self._over = True
         texts = self._group.gather(None if error is None else f"{type(error).__name__}: {error}")
         if error is None:
@@ -199,6 +242,17 @@ class Sharded(Source):
             raise DistributedError(
                 f"the fit was ended on all {len(texts)} ranks because " + "\n".join(reasons)
             )
+        return False
+
+
+def mapped(value: Any, function: Callable[[Array], Array]) -> Any:
+    """A value with a function applied to its tensors, be it one or a dataclass of such."""
+    if is_tensor(value):
+        return function(value)
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return replace(value, **{name: mapped(part, function) for name, part in parts.items()})
 
 
 class _Told:
@@ -218,6 +272,7 @@ class _Group:
     """The collectives that a fit needs."""
 
     def __init__(self, group: Any) -> None:
+        import torch
         import torch.distributed as dist
 
         if not (dist.is_available() and dist.is_initialized()):
@@ -229,7 +284,8 @@ class _Group:
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self._device = "cpu"
         if dist.get_backend(group) == "nccl":
-            self._device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}"
+            # As torch itself does with objects.
+            self._device = f"cuda:{torch.cuda.current_device()}"
         self.reduced_bytes = 0
         # True after a collective that failed: the others cannot be told anything any more.
         self.lost = False
@@ -239,11 +295,11 @@ class _Group:
         operation(*args, group=self._group, **options)
         self.lost = False
 
-    def count(self, flag: bool) -> int:
-        """Number of processes where a flag is set."""
-        number = to_tensor(np.array([int(flag)]), self._device)
-        self._run(self._dist.all_reduce, number)
-        return int(number[0])
+    def count(self, *flags: bool) -> list[int]:
+        """For each flag, of 4 bytes, the number of processes where it is set."""
+        numbers = to_tensor(np.array(flags, dtype=np.int32), self._device)
+        self._run(self._dist.all_reduce, numbers)
+        return numbers.tolist()
 
     def all_reduce(self, buffer: Array) -> Array:
         """Sum of flat buffers of equal lengths; the same bits everywhere."""

@@ -206,14 +206,18 @@ def _cancels(statistics: SufficientStatistics, row_scatter: Array, limit: float)
 def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
     """Move the empty components to the rows that the mixture explains worst, on the host."""
     prepared = backend.prepare(model, source.dtype)
-    empty, model = to_numpy(empty), model.on_host()
-    wanted = int(empty.sum())
-    worst = lowest_rows(source, wanted, lambda chunk: backend.score_samples(prepared, chunk.x))
+    vacant, model = np.flatnonzero(to_numpy(empty)), model.on_host()
+    worst = lowest_rows(source, len(vacant), lambda chunk: backend.score_samples(prepared, chunk.x))
+    order = np.argsort(worst.keys, kind="stable")
+    order = order[worst.keys[order] < np.inf]
+    # Where too few rows have weight the last components stay as they are.
+    empty = np.isin(np.arange(model.n_components), vacant[: len(order)])
     alive = ~empty
-    means = model.means.copy()
-    means[empty] = worst.rows[np.argsort(worst.keys, kind="stable")]
-    share = 1.0 / source.n_rows
-    weights = np.where(empty, share, model.weights * (1 - wanted * share))
+    means, weights = model.means.copy(), model.weights.copy()
+    means[empty] = worst.rows[order]
+    # Weights of rows have a mean of 1.
+    weights[empty] = (1.0 if worst.weights is None else worst.weights[order]) / source.n_rows
+    weights /= weights.sum()
     matrices = [
         model.structure.covariance_matrix(model.covariances, int(k), model.n_features)
         for k in np.flatnonzero(alive)
@@ -264,7 +268,7 @@ def fit(
         The compiled CPU kernels by default, which take NumPy arrays.
     callbacks : sequence of callables
         Each is called with an :class:`EMState` after every iteration; one that returns True ends
-        the fit.
+        the fit, in all processes that share it.
     init : int
         Number of the start, for the callbacks.
     previous : float
@@ -357,8 +361,10 @@ def fit(
         previous = bound
         state = EMState(init, iteration, bound, change, model, n_jitter)
         stop = [callback(state) is True for callback in callbacks]
+        # One that ends the fit here ends it everywhere, or others would wait for this process.
+        stopped = source.anywhere(any(stop))
         converged = abs(change) < tol
-        if converged or any(stop):
+        if converged or stopped:
             break
         if keep is not None and iteration % keep_every == 0 and iteration < max_iter:
             keep(model, bounds, n_jitter)

@@ -247,6 +247,11 @@ class GaussianMixture(MixtureStreaming):
         labels : array of shape (N,)
             As ``fit(X).predict(X)`` gives.
         """
+        if isinstance(X, Sharded):
+            raise InputError(
+                "fit_predict: X is Sharded. Pass it to fit(), and this process's own rows to "
+                "predict()."
+            )
         return self.fit(X, y, sample_weight, callback=callback).predict(X)
 
     def _fit(
@@ -261,6 +266,7 @@ class GaussianMixture(MixtureStreaming):
     ) -> None:
         self._check_settings()
         structure = covariance.get(self.covariance_type)
+        warm = self._model if self.warm_start and hasattr(self, "_model") else None
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         settings = Settings(
             self.n_components,
@@ -275,11 +281,16 @@ class GaussianMixture(MixtureStreaming):
             return_on_interrupt,
         )
         try:
-            opened = open_rows(self, X, sample_weight)
+            shared = {
+                "warm_up": warm_up,
+                "checkpoint": checkpoint is not None,
+                "checkpoint_every": checkpoint_every,
+                "warm_start": warm is not None,
+            }
+            opened = open_rows(self, X, sample_weight, shared)
             with opened.source as source:
                 found = opened.survey
                 check_scale(opened.dtype, found.summary(), self.reg_covar)
-                warm = self._model if self.warm_start and hasattr(self, "_model") else None
                 self._check_size(found.n_rows)
                 if warm is not None:
                     self._check_warm(warm, source.n_features, "warm_start")

@@ -120,7 +120,7 @@ def random_rows(source: Source, n_rows: int, random_state: np.random.RandomState
 
 
 def lowest_rows(source: Source, n_rows: int, scores: Callable[[Chunk], Array]) -> Picked:
-    """Rows of the lowest scores.
+    """Rows of the lowest scores; those of weight 0 come last, with infinity for a key.
 
     Parameters
     ----------
@@ -133,7 +133,14 @@ def lowest_rows(source: Source, n_rows: int, scores: Callable[[Chunk], Array]) -
     -------
     picked : Picked
     """
-    return source.total(lambda chunk: _pick(chunk, to_numpy(scores(chunk)), n_rows))
+
+    def part(chunk: Chunk) -> Picked:
+        keys = to_numpy(scores(chunk))
+        if chunk.weight is not None:
+            keys = np.where(to_numpy(chunk.weight) > 0, keys, np.inf)
+        return _pick(chunk, keys, n_rows)
+
+    return source.total(part)
 
 
 def sample(

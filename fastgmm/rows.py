@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Opened:
     reason: str
 
 
-def open_rows(estimator: Any, X: Any, sample_weight: Any) -> Opened:
+def open_rows(estimator: Any, X: Any, sample_weight: Any, settings: Mapping[str, object]) -> Opened:
     """Open rows for a fit and look at all of them once.
 
     Parameters
@@ -50,6 +51,8 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any) -> Opened:
         Its feature names and numbers are set.
     X, sample_weight
         As in :meth:`fastgmm.GaussianMixture.fit`.
+    settings : mapping
+        What processes that share the fit must have in common beside the estimator's own.
 
     Returns
     -------
@@ -65,15 +68,20 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any) -> Opened:
         raise InputError("sample_weight: give the weights of a process to its Sharded.")
     source = _open(estimator, X, sample_weight) if shared is None else None
     if shared is not None:
-        shared.open(lambda X, weight: _placed(estimator, X, weight), estimator._plain_settings())
+        shared.open(
+            lambda X, weight: _placed(estimator, X, weight),
+            {**estimator._plain_settings(), **settings},
+        )
         source = shared
     if source is None:
         raise InputError("X is None; expected rows.")
-    backend, reason = choose(estimator.device, source.homes, estimator.precision)
-    where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
-    source.place(backend.rows)
-    learn_names(estimator, source)
-    found = survey(source, backend)
+    # An error ends a pass that is under way.
+    with source:
+        backend, reason = choose(estimator.device, source.homes, estimator.precision)
+        where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
+        source.place(backend.rows)
+        learn_names(estimator, source)
+        found = survey(source, backend)
     if found.n_rows < 2:
         raise InputError(
             f"Found array with {found.n_rows} sample(s) (shape=({found.n_rows}, "

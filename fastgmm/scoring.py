@@ -115,8 +115,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """
         if is_stream(X):
             check_is_fitted(self, "means_")
-            tally = log_likelihood(self, X, sample_weight)
-            return tally.total / tally.weight
+            return log_likelihood(self, X, sample_weight).mean
         scores = self.score_samples(X)
         if sample_weight is None:
             return float(scores.mean())
@@ -268,7 +267,8 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+            Where a source has weights N is their sum: an integer weight counts as so many rows.
 
         Returns
         -------
@@ -283,7 +283,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (N, D)
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`bic`
 
         Returns
         -------
@@ -292,11 +292,11 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         """
         return -2 * self._total_score(X)[0] + 2 * self.n_parameters()
 
-    def _total_score(self, X: Any) -> tuple[float, int]:
-        """Sum of the rows' log-likelihoods, and their number."""
+    def _total_score(self, X: Any) -> tuple[float, float]:
+        """Sum of the rows' log-likelihoods, and their number, as their weights count them."""
         if is_stream(X):
             check_is_fitted(self, "means_")
             tally = log_likelihood(self, X, None)
-            return tally.total, tally.n_rows
+            return tally.mean * tally.count, tally.count
         scores = self.score_samples(X)
         return float(scores.sum(dtype=namespace(scores).float64)), len(scores)

@@ -16,6 +16,7 @@ from fastgmm.rows import learn_names, open_to_score
 from fastgmm.scatter import scatter
 from fastgmm.settings import MixtureSettings
 from fastgmm.sources import ArraySource, Source, is_stream, open_source
+from fastgmm.sources.arrays import NO_WEIGHT
 from fastgmm.stepwise import Online, about_model, advance, step_size
 from fastgmm.survey import Survey, survey
 
@@ -47,6 +48,7 @@ class MixtureStreaming(MixtureSettings):
         ----------
         X : array-like of shape (N, D), or rows as :meth:`fit` takes them
             An array is one chunk; a source, path, loader or generator gives many. It is read once.
+            Chunks whose weights are all 0 are left out.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Within the chunk.
@@ -77,8 +79,12 @@ class MixtureStreaming(MixtureSettings):
             raise InputError(f"t0 must be at least 1; got {t0}.")
         known = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         try:
+            steps = 0
             for source in self._steps(X, sample_weight):
                 self._step(source, alpha, t0)
+                steps += 1
+            if steps == 0:
+                raise InputError(NO_WEIGHT)
         except BaseException:
             if not hasattr(self, "_model"):
                 for key in [key for key in vars(self) if key.endswith("_in_")]:
@@ -100,7 +106,8 @@ class MixtureStreaming(MixtureSettings):
             learn_names(self, stream)
         with stream:
             for chunk in stream:
-                yield ArraySource(chunk.x, chunk.weight)
+                if chunk.weight is None or chunk.weight.any():
+                    yield ArraySource(chunk.x, chunk.weight)
 
     def _step(self, source: ArraySource, alpha: float, t0: float) -> None:
         backend, reason = choose(self.device, source.home, self.precision)

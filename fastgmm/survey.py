@@ -12,6 +12,7 @@ from fastgmm.backends import Backend, FeatureSummary
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
 from fastgmm.sources import Chunk, Source
+from fastgmm.sources.arrays import NO_WEIGHT
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +105,7 @@ def survey(source: Source, backend: Backend) -> Survey:
 
     found = source.total(part)
     if found.weight == 0:
-        raise InputError(
-            "sample_weight: Sample weights must contain at least one non-zero number; "
-            "with all of them zero no row is left to fit."
-        )
+        raise InputError(NO_WEIGHT)
     scale = found.largest * (found.weight / found.n_rows)
     if not math.isclose(scale, before, rel_tol=1e-12):
         source.scale_weights(scale)

@@ -19,6 +19,7 @@ import oracle
 import streams
 from fastgmm import atomic
 from fastgmm.errors import CheckpointError, InputError
+from fastgmm.sources import Joined
 
 WORK = """
 import sys, warnings
@@ -213,6 +214,19 @@ def test_other_weights_are_refused(begun):
     x, path = begun
     with pytest.raises(CheckpointError, match="weight"):
         mixture().fit(x, sample_weight=np.r_[np.ones(899), 3.0], checkpoint=path)
+
+
+def test_weights_may_be_added_in_another_order(tmp_path):
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    weight = np.random.default_rng(0).gamma(2.0, size=900)
+    rows = [Joined([(x[:n], weight[:n]), (x[n:], weight[n:])]) for n in (400, 100)]
+    with pytest.raises(Stopped):
+        mixture().fit(rows[0], checkpoint=path, callback=stop_at(0, 5))
+    kept = path.read_bytes()
+    for found in (*rows, lambda: iter([(x, weight)])):
+        path.write_bytes(kept)
+        model = mixture().fit(found, checkpoint=path)
+        assert len(model.lower_bounds_) == 9
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "noise", "version", "nan"])

@@ -66,11 +66,12 @@ def test_work_is_done_by_the_workers(client):
     assert here not in pids
 
 
-def test_weights_and_scores(client):
+def test_weights_and_scores(client, tmp_path):
     x = streams.rows(2000)
     weight = np.random.default_rng(0).uniform(0.1, 4.0, size=len(x))
     whole = mixture().fit(x, sample_weight=weight)
-    for given in (weight, da.from_array(weight, chunks=300)):
+    np.save(tmp_path / "w.npy", weight)
+    for given in (weight, da.from_array(weight, chunks=300), str(tmp_path / "w.npy")):
         model = mixture().fit(array(x), sample_weight=given)
         helpers.assert_close(model.means_, whole.means_, 1e-9)
     np.testing.assert_array_equal(model.predict(array(x)), whole.predict(x))

@@ -68,6 +68,10 @@ def test_shared_fits_are_those_of_all_rows(size, folder):
     weight = np.random.default_rng(1).uniform(0.1, 3.0, size=len(x))
     told = torchrun(folder, "fits", size)
     assert len(told) == size
+    for structure in ("full", "tied"):
+        model = mixture(covariance_type=structure, max_iter=3).fit(x)
+        for found in told:
+            assert_fit(found.pop(f"{structure} tensors"), model)
     for other in told[1:]:
         assert other == told[0], "every rank ends with the same bits"
     found = told[0]
@@ -105,6 +109,13 @@ def test_case_67_errors_end_all_ranks_and_none_hangs(folder):
     for name, text in {
         "width": "rank 1 has rows with (features, dtype, names) (2,",
         "settings": "rank 1 fits with {'tol': 0.001}",
+        "rank 0's checkpoint": "rank 1 fits with {'checkpoint': False}",
+        "warm_up": "rank 1 fits with {'warm_up': 1}",
+        "warm_start": "rank 1 fits with {'warm_start': False}",
+        "stop": "3",
+        "singular": "all 2 starts failed.\nstart 0: no step",
+        **dict.fromkeys(("score", "predict", "bic", "partial_fit"), "this process's own rows"),
+        "fit_predict": "this process's own rows",
         "none": "there are no rows",
     }.items():
         assert told[0][name] == told[1][name]

@@ -7,7 +7,7 @@ import pytest
 
 import helpers
 import oracle
-from fastgmm import covariance, em
+from fastgmm import GaussianMixture, covariance, em
 from fastgmm.backends import choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
@@ -141,9 +141,26 @@ def test_a_constant_feature_needs_no_second_pass(structure, device, monkeypatch)
 
 def test_source_checks_its_weights():
     x = np.zeros((4, 2))
-    for weight in ([1, 1, 1], [1, 1, 1, -1], [0, 0, 0, 0], [1, np.nan, 1, 1]):
+    for weight in ([1, 1, 1], [1, 1, 1, -1], [1, np.nan, 1, 1]):
         with pytest.raises(InputError):
             ArraySource(x, weight)
+
+
+@pytest.mark.parametrize("empties", [1, 3], ids=["one", "more than rows"])
+@pytest.mark.filterwarnings("ignore::fastgmm.errors.DegenerateDataWarning")
+def test_no_component_moves_to_a_row_without_weight(empties):
+    x = np.random.default_rng(0).normal(size=(200 if empties == 1 else 4, 2))
+    far = np.r_[np.zeros((1, 2)), [[1e6 + k, 1e6] for k in range(empties)]]
+    if empties > 1:
+        far, x = np.r_[far, [[2e6, 2e6], [3e6, 3e6]]], x[:3]
+    settings = {"means_init": far, "weights_init": np.full(len(far), 1 / len(far))}
+    settings |= {"precisions_init": np.stack([np.eye(2)] * len(far)), "max_iter": 3, "tol": 0.0}
+    plain, weighted = (GaussianMixture(len(far), empty="reseed", **settings) for _ in range(2))
+    plain.fit(x)
+    weight = np.r_[np.ones(len(x)), np.zeros(9)]
+    weighted.fit(np.r_[x, np.full((9, 2), 1e3)], sample_weight=weight)
+    helpers.assert_same_mixture(helpers.learnt(weighted), helpers.learnt(plain), 1e-9)
+    assert np.abs(weighted.means_[:2]).max() < 10
 
 
 def test_same_bits_wherever_memory_lies(structure, dtype):

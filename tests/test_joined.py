@@ -20,7 +20,7 @@ from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.backends.several import Several
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
-from fastgmm.sources import ArraySource, Joined
+from fastgmm.sources import ArraySource, Joined, open_source
 
 torch = pytest.importorskip("torch")
 TRITON = importlib.util.find_spec("triton") is not None
@@ -250,6 +250,30 @@ def test_weights_of_some_parts_leave_the_others_at_one(mean):
         assert model.score(joined) == pytest.approx(score, rel=1e-12)
 
 
+@pytest.mark.parametrize("method", ["kmeans", "k-means||", "random", "random_from_data"])
+def test_a_part_may_be_without_weight_or_rows(method):
+    x = streams.rows(200)
+    weight = np.r_[np.zeros(80), np.full(120, 2.0)]
+    whole = fastgmm.GaussianMixture(3, random_state=0, init_params=method)
+    whole.fit(x, sample_weight=weight)
+    joined = Joined([(x[:80], weight[:80]), (x[:0], weight[:0]), x[:0], (x[80:], weight[80:])])
+    model = fastgmm.GaussianMixture(3, random_state=0, init_params=method).fit(joined)
+    helpers.assert_close(model.means_, whole.means_, 1e-10)
+    with pytest.raises(InputError, match="non-zero"):
+        model.fit(Joined([(x, np.zeros(200))] * 2))
+
+
+def test_criteria_count_weights_as_they_are_given():
+    x = streams.rows(100)
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
+    twice, joined = np.r_[x, x], Joined([(x[:30], np.full(30, 2.0)), (x[30:], np.full(70, 2.0))])
+    # The second time with weights that a fit has scaled.
+    for _ in range(2):
+        assert model.bic(joined) == pytest.approx(model.bic(twice), rel=1e-12)
+        assert model.aic(joined) == pytest.approx(model.aic(twice), rel=1e-12)
+        fastgmm.GaussianMixture(2, random_state=0).fit(joined)
+
+
 def test_one_backend_is_not_several():
     x = streams.rows(50)
     parts = Joined([x[:20], torch.tensor(x[20:])])
@@ -288,8 +312,25 @@ def test_names_of_columns_are_kept_and_compared():
         mixture.predict(other)
 
 
+def test_passes_at_the_same_time_are_refused_where_rows_would_go_missing(tmp_path):
+    x = streams.rows(60)
+    source = open_source(streams.npy(x, tmp_path), batch_size=10)
+    with pytest.raises(InputError, match=r"rows\.npy: a pass .* was ended by another"):
+        fastgmm.GaussianMixture(2).fit(Joined([source, source]))
+
+
+def test_no_rows_are_refused():
+    x = streams.rows(20)
+    model, none = fastgmm.GaussianMixture(2, random_state=0).fit(x), Joined([x[:0]])
+    for method in (model.predict, model.score, model.bic, model.score_samples, model.fit):
+        with pytest.raises(InputError, match=r"0 sample|no rows"):
+            method(none)
+
+
 def test_parts_that_do_not_fit_together():
     x = streams.rows(20)
+    with pytest.raises(InputError, match="batch_size"):
+        Joined([x], batch_size=0)
     with pytest.raises(InputError, match="no parts"):
         Joined([])
     with pytest.raises(InputError, match=r"part 1 .*\(2, 'float64', None\), others \(3,"):

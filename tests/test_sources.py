@@ -191,11 +191,13 @@ def test_batch_sizes(size, rows):
     assert batch_rows(size, 100) == rows
 
 
-@pytest.mark.parametrize("size", ["", "64", "-1MB", "0MB", "1TB", "many"])
+@pytest.mark.parametrize("size", ["", "64", "-1MB", "0MB", "1TB", "many", 0, -3])
 def test_batch_sizes_that_are_none(size):
     with pytest.raises(InputError, match="batch_size"):
         batch_rows(size, 100)
     with pytest.raises(InputError, match="batch_size"):
+        open_source(lambda: iter([streams.rows(100)]), batch_size=size)
+    with pytest.raises(ValueError, match="batch_size"):
         mixture(batch_size=size).fit(streams.rows(100))
 
 

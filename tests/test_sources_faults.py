@@ -157,13 +157,14 @@ def test_an_error_in_the_middle_of_a_pass_ends_the_thread():
     assert readers() == []
 
 
-def test_a_pass_that_fails_in_computing_ends_the_thread(monkeypatch):
+@pytest.mark.parametrize("method", ["summarise", "accumulate"])
+def test_a_pass_that_fails_in_computing_ends_the_thread(monkeypatch, method):
     from fastgmm.backends.cpu import CPUBackend
 
     def fail(self, *args, **kwargs):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(CPUBackend, "accumulate", fail)
+    monkeypatch.setattr(CPUBackend, method, fail)
     with pytest.raises(MemoryError, match="no room") as caught:
         fit(lambda: iter(good()))
     assert caught.traceback
@@ -223,6 +224,12 @@ def test_a_fit_that_fails_leaves_the_one_before():
         model.fit(lambda: iter([np.full((5, 2), np.nan)]))
     assert model.means_ is before
     assert model.n_features_in_ == 3
+
+
+def test_weights_given_twice():
+    weighted = [(part, np.ones(len(part))) for part in good()]
+    with pytest.raises(InputError, match=r"sample_weight: .* gives weights itself"):
+        fastgmm.GaussianMixture(2).fit(lambda: iter(weighted), sample_weight=np.ones(600))
 
 
 def test_wrong_number_of_weights():

@@ -130,6 +130,19 @@ def test_it_goes_on_from_a_fit_and_from_a_pickle():
     assert copy.n_iter_ == 2
 
 
+def test_chunks_without_weight_are_left_out():
+    x = streams.rows(600)
+    ones, zeros = np.ones(200), np.zeros(200)
+    parts = [(x[:200], zeros), (x[:200], ones), (x[200:400], zeros), (x[400:], ones)]
+    model, plain = (estimator(3, batch_size=200) for _ in range(2))
+    model.partial_fit(iter(parts))
+    plain.partial_fit(iter([parts[1], parts[3]]))
+    helpers.assert_same_bits(model, plain)
+    for fresh in (model, estimator(3)):
+        with pytest.raises(InputError, match="non-zero"):
+            fresh.partial_fit(iter([parts[0]]))
+
+
 def test_parameters_set_by_hand_count():
     x = streams.rows(3000)
     model = estimator(3).partial_fit(x)

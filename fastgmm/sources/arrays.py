@@ -16,6 +16,11 @@ from fastgmm.sources.batches import batch_rows
 # Maps of files beyond this many bytes count as rows that are not in memory.
 MAPPED_BYTES = 2**30
 
+NO_WEIGHT = (
+    "sample_weight: Sample weights must contain at least one non-zero number; with all of them "
+    "zero no row is left to fit."
+)
+
 
 def mapped(x: object) -> np.memmap | None:
     """The memory map that an array is, or looks into; None if there is none."""
@@ -46,13 +51,21 @@ def check_file(whole: np.memmap) -> None:
 
 
 def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
-    """Weights as a float64 array (N,) on the host, checked.
+    """Weights of all rows as a float64 array (N,) on the host, checked.
 
     Raises
     ------
     InputError
         If they have another length, are negative, not finite, or all zero.
     """
+    weight = _part_weights(sample_weight, n_rows)
+    if not weight.any():
+        raise InputError(NO_WEIGHT)
+    return weight
+
+
+def _part_weights(sample_weight: object, n_rows: int) -> np.ndarray:
+    """The same of rows that may be a part of all, and have no weight then."""
     weight = np.array(to_numpy(sample_weight), dtype=np.float64)
     if weight.ndim == 0:
         weight = np.full(n_rows, float(weight))
@@ -67,11 +80,6 @@ def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
             "sample_weight must be finite and not negative; Negative values, NaN or inf in data: "
             f"got {weight[first]} at row {first} ({int(bad.sum())} such rows)."
         )
-    if not weight.any():
-        raise InputError(
-            "sample_weight: Sample weights must contain at least one non-zero number; "
-            "with all of them zero no row is left to fit."
-        )
     return weight
 
 
@@ -83,6 +91,7 @@ class ArraySource(Source):
     x : array of shape (N, D)
         float32 or float64, any strides; or a tensor.
     sample_weight : array-like of shape (N,), optional
+        All may be 0: other parts of the rows may have weight.
     batch_size : int or str, optional
         Rows per chunk, or their size such as "64MB"; all rows in one chunk by default, and 64 MiB
         of a mapped file of more than 1 GiB.
@@ -108,12 +117,14 @@ class ArraySource(Source):
             self._batch = batch_rows(batch_size, row_bytes)
         self._weight: Array | None = None
         if sample_weight is not None:
-            weight = check_weights(sample_weight, self.n_rows)
+            weight = _part_weights(sample_weight, self.n_rows)
             # The largest first: a sum of weights near 1e308 would overflow.
-            largest = weight.max()
-            mean = (weight / largest).mean()
-            self._weight = like(weight / largest / mean, x)
-            self.weight_scale = float(largest * mean)
+            largest = weight.max(initial=0.0)
+            if largest > 0:
+                mean = (weight / largest).mean()
+                weight = weight / largest / mean
+                self.weight_scale = float(largest * mean)
+            self._weight = like(weight, x)
 
     def __iter__(self) -> Iterator[Chunk]:
         for start in range(0, self.n_rows, self._batch):

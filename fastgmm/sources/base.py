@@ -60,6 +60,8 @@ class Source(ABC):
     resident : bool
         Whether the rows stay in memory from pass to pass, so that a few bytes that are remembered
         of each row cost little beside them.
+    shared : bool
+        Whether it stands for the rows of other processes too, which a fit alone can use.
     leader : bool
         Whether this process writes for all that share the fit.
     home : str or None
@@ -73,6 +75,7 @@ class Source(ABC):
     dtype: Any
     weight_scale: float = 1.0
     resident: bool = False
+    shared: bool = False
     leader: bool = True
     home: str | None = None
     names: tuple[str, ...] | None = None
@@ -103,6 +106,10 @@ class Source(ABC):
     def pool(self, value: T) -> T:
         """Sum of a value that each process that shares the fit has of its own rows."""
         return value
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether a flag is set in any process that shares the fit."""
+        return flag
 
     def agree(self, make: Callable[[], T]) -> T:
         """What a function gives in the process that leads, in all that share the fit."""

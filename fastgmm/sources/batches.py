@@ -33,7 +33,7 @@ def batch_rows(batch_size: int | str | None, row_bytes: int) -> int:
     Raises
     ------
     InputError
-        If the size cannot be read.
+        If the size cannot be read, or is not above 0.
     """
     if batch_size is None:
         size = float(DEFAULT_BYTES)
@@ -45,8 +45,10 @@ def batch_rows(batch_size: int | str | None, row_bytes: int) -> int:
                 f"got {batch_size!r}."
             )
         size = float(match[1]) * _UNITS[(match[2] or "").lower()]
-    else:
+    elif batch_size >= 1:
         return int(batch_size)
+    else:
+        raise InputError(f"batch_size must be a number of rows of at least 1; got {batch_size}.")
     return max(int(size // row_bytes), 1)
 
 

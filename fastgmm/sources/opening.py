@@ -63,13 +63,18 @@ def open_source(
         If ``X`` cannot be read as often as is needed.
     """
     if isinstance(X, Source):
+        if X.shared:
+            raise InputError(
+                f"X is a {type(X).__name__}, which fit() alone takes. Give this process's own rows."
+            )
         if sample_weight is not None:
             raise InputError("sample_weight: a Source has its weights itself.")
         return X
     if is_dask(X):
         from fastgmm.sources.dask import DaskSource
 
-        return DaskSource(X, sample_weight)
+        given = sample_weight if is_dask(sample_weight) else _weights(sample_weight)
+        return DaskSource(X, given)
     if isinstance(X, Reader):
         reader: Reader | None = X
     else:

@@ -65,7 +65,7 @@ class StreamSource(Source):
     Raises
     ------
     InputError
-        If there is no row.
+        If there is no row, or there are weights from both.
     """
 
     def __init__(
@@ -93,6 +93,9 @@ class StreamSource(Source):
         self.n_features, self.dtype, self.home = x.shape[1], x.dtype, home(x)
         # A view would keep all of the chunk.
         self._sample, self._weighted = namespace(x).asarray(x[:1], copy=True), first[1] is not None
+        if self._weighted and sample_weight is not None:
+            self._begun.close()  # type: ignore[attr-defined]
+            raise InputError(f"sample_weight: {reader.what} gives weights itself.")
         if row_bytes is None:
             rows = batch_rows(batch_size, x.dtype.itemsize * x.shape[1])
         self._rows = rows
@@ -119,7 +122,16 @@ class StreamSource(Source):
     def __iter__(self) -> Iterator[Chunk]:
         self.close()
         self._current = prefetch(self._chunks())
-        return self._current
+        return self._through(self._current)
+
+    def _through(self, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+        """One pass; where another has ended it the rows that are left must not go missing."""
+        yield from chunks
+        if self._current is not chunks:
+            raise InputError(
+                f"{self._reader.what}: a pass over the rows was ended by another before all were "
+                "read. Open them once for each pass that is under way at the same time."
+            )
 
     def close(self) -> None:
         current, self._current = self._current, None

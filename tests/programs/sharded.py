@@ -8,10 +8,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 import fastgmm
 import streams
+from fastgmm import stepwise
 from fastgmm.distributed import Sharded, shard
 
 warnings.simplefilter("ignore")
@@ -69,6 +71,11 @@ def fits():
     found["warm_up"] = learnt(
         mixture(tol=1e-9, max_iter=500).fit(Sharded(part(x, False)), warm_up=1)
     )
+    # Tensors, and no row on the last rank, which computes with arrays.
+    some = None if rank == size - 1 else torch.tensor(np.array_split(x, size - 1)[rank])
+    for structure in ("full", "tied"):
+        model = mixture(covariance_type=structure, device="reference", max_iter=3)
+        found[f"{structure} tensors"] = learnt(model.fit(Sharded(some)))
     tell(**found)
 
 
@@ -100,6 +107,19 @@ def errors():
     def breaks_later(state):
         broken.append(state)
 
+    def fit(**arguments):
+        return mixture().fit(Sharded(x[rank::size]), **arguments)
+
+    def counted(**arguments):
+        raise KeyError(fit(**arguments).n_iter_)
+
+    def singular(*args, **kwargs):
+        raise fastgmm.errors.SingularCovarianceError("no step")
+
+    fitted = mixture().fit(x)
+    warm = mixture(warm_start=True)
+    if rank == 0:
+        warm.fit(x)
     bad = x[rank::size].copy()
     if rank == last:
         bad[3, 1] = np.nan
@@ -116,6 +136,15 @@ def errors():
     attempt("settings", lambda: mixture(**settings).fit(Sharded(x[rank::size])))
     attempt("none", lambda: mixture().fit(Sharded(None)))
     attempt("checkpoint", lambda: mixture().fit(Sharded(x), checkpoint=folder / "damaged.ck"))
+    attempt("rank 0's checkpoint", lambda: fit(checkpoint=None if rank else folder / "one.ck"))
+    attempt("warm_up", lambda: fit(warm_up=rank))
+    attempt("warm_start", lambda: warm.fit(Sharded(x[rank::size])))
+    attempt("stop", lambda: counted(callback=lambda state: rank == 0 and state.iteration == 3))
+    for method in ("score", "predict", "bic", "partial_fit", "fit_predict"):
+        attempt(method, lambda method=method: getattr(fitted, method)(Sharded(x[rank::size])))
+    advance, stepwise.advance = stepwise.advance, singular
+    attempt("singular", lambda: mixture(n_init=2).fit(Sharded(x[rank::size]), warm_up=1))
+    stepwise.advance = advance
     attempt("good", lambda: mixture().fit(Sharded(x[rank::size])))
     tell(**told)
 
