@@ -18,7 +18,7 @@ from fastgmm.arrays import Array, as_given, home, is_tensor, native, to_numpy
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
-from fastgmm.parameters import check_factors, check_means, check_weights
+from fastgmm.parameters import check_factors, check_means, exact_weights
 from fastgmm.sources import ArraySource
 from fastgmm.statistics import SufficientStatistics
 from fastgmm.tensors import detached
@@ -42,7 +42,7 @@ def _model(
     means = check_means(means, *means.shape)
     if weights is None:
         weights = np.full(len(means), 1.0 / len(means))
-    weights = np.asarray(check_weights(weights, len(means)), np.float64)
+    weights = exact_weights(weights, len(means))
     factors = check_factors(precisions_cholesky, structure, *means.shape).astype(np.float64)
     return MixtureModel(weights, means, structure.covariances(factors), factors, structure)
 
