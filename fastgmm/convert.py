@@ -174,7 +174,8 @@ class MixtureConversion(MixtureScoring):
         ----------
         X : array-like of shape (N, D)
         resp : array-like of shape (N, K)
-            Not negative; rows need not sum to 1.
+            Not negative; rows need not sum to 1. A component without any has weight 0 and unit
+            variances, unless it shares them.
         covariance_type : str
         reg_covar : float
         sample_weight : array-like of shape (N,), optional
@@ -198,23 +199,27 @@ class MixtureConversion(MixtureScoring):
         check_finite(x)
         if len(x) != len(resp):
             raise InputError(f"X has {len(x)} rows and resp {len(resp)}; they must agree.")
-        if not (namespace(resp).isfinite(resp) & (resp >= 0)).all():
-            raise InputError("resp must be finite and not negative.")
+        if not (namespace(resp).isfinite(resp) & (resp >= 0)).all() or not resp.any():
+            raise InputError("resp must be finite, not negative and not all 0.")
         backend, _ = choose(self.device, home(x), self.precision)
         x, structure = backend.rows(x), covariance.get(covariance_type)
         mean = backend.summarise(x).on_host().mean
         n_components, n_features = resp.shape[1], x.shape[1]
         resp = like(resp, x)
-        source = ArraySource(x, sample_weight)
-        (chunk,) = source
+        (chunk,) = ArraySource(x, sample_weight)
         given = (chunk.x, chunk.weight, structure)
         about = backend.own(np.repeat(mean[None], n_components, axis=0))
         rough = backend.accumulate_given(*given, about, resp=resp)
         # Again about the means themselves, so that nothing cancels.
         statistics = backend.accumulate_given(*given, rough.means, resp=resp)
-        ones = backend.own(np.ones(structure.shape(n_components, n_features)))
-        placeholder = MixtureModel(rough.weights, rough.means, ones, ones, structure)
-        total = scatter(source, mean, structure.family, backend) if structure.tied else None
+        # What empty components keep.
+        unit = backend.own(structure.spread(np.ones(n_features), n_components))
+        placeholder = MixtureModel(rough.weights, rough.means, unit, unit, structure)
+        total = None
+        if structure.tied:
+            mass = to_numpy(resp.sum(axis=1))
+            mass = mass if chunk.weight is None else mass * to_numpy(chunk.weight)
+            total = scatter(ArraySource(x, mass), mean, structure.family, backend)
         model = m_step(statistics, placeholder, total, reg_covar)
         return self._fitted(model, working_dtype(x.dtype), home(X))
 

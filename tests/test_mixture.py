@@ -68,16 +68,26 @@ def test_from_responsibilities(structure):
     mixture, x = mixture_and_rows(structure)
     resp = mixture.responsibilities(x)
     weight = np.random.default_rng(0).uniform(size=len(x))
-    for w in (None, weight):
+    # Rows that count for less: in all, in part, and not at all.
+    partial = resp * np.random.default_rng(1).integers(0, 3, len(x))[:, None]
+    for r, w in ((resp, None), (resp, weight), (partial, None), (partial, weight)):
         model = GaussianMixture.from_responsibilities(
-            x, resp, covariance_type=structure, reg_covar=1e-3, sample_weight=w
+            x, r, covariance_type=structure, reg_covar=1e-3, sample_weight=w
         )
-        expected = oracle.m_step(x, resp, structure, reg_covar=1e-3, sample_weight=w)
+        expected = oracle.m_step(x, r, structure, reg_covar=1e-3, sample_weight=w)
         helpers.assert_same_mixture(helpers.learnt(model), expected, 1e-10)
+    scores = oracle.m_step(x, resp, structure, reg_covar=1e-6).score_samples(x)
+    wider = np.pad(resp, ((0, 0), (0, 1)))
+    wider.flags.writeable = False
+    model = GaussianMixture.from_responsibilities(x, wider, covariance_type=structure)
+    assert model.weights_[3] == 0
+    helpers.assert_close(model.score_samples(x), scores, 1e-10)
     with pytest.raises(ValueError, match="resp"):
         GaussianMixture.from_responsibilities(x, resp[:-1], covariance_type=structure)
     with pytest.raises(ValueError, match="resp"):
         GaussianMixture.from_responsibilities(x, -resp, covariance_type=structure)
+    with pytest.raises(ValueError, match="resp"):
+        GaussianMixture.from_responsibilities(x, 0 * resp, covariance_type=structure)
 
 
 def test_fitted_attributes(structure, dtype):
