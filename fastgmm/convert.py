@@ -370,7 +370,7 @@ def _given(
             f"{sum(given)}."
         )
     if covariances is not None:
-        matrices = check_matrices(covariances, structure, *shape, "covariance")
+        matrices = check_matrices(covariances, structure, shape[0], shape[1], "covariance")
         model = MixtureModel.from_covariances(
             shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
         )
