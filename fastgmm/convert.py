@@ -24,10 +24,11 @@ from fastgmm.arrays import (
 )
 from fastgmm.backends import choose
 from fastgmm.checks import check_finite, check_rows
+from fastgmm.covariance import CovarianceStructure
 from fastgmm.em import m_step
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
-from fastgmm.parameters import check_factors, check_matrices, check_means, check_weights
+from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
@@ -42,6 +43,7 @@ class MixtureConversion(MixtureScoring):
     """Ways to a fitted estimator other than a fit, and ways out of it."""
 
     covariance_type: str
+    _published: tuple[Any, Any, Any] = (None, None, None)
 
     def _publish(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> None:
         """Store a model and show it under scikit-learn's attributes.
@@ -50,6 +52,7 @@ class MixtureConversion(MixtureScoring):
         """
         self._model = model
         self._prepared: dict[Any, Any] = {}
+        self.n_features_in_ = model.n_features
         precisions = model.structure.precisions(model.precisions_cholesky)
         self.weights_ = _frozen(model.weights, dtype, where)
         self.means_ = _frozen(model.means, dtype, where)
@@ -61,28 +64,23 @@ class MixtureConversion(MixtureScoring):
     def _current_model(self) -> MixtureModel:
         shown = (self.weights_, self.means_, self.precisions_cholesky_)
         if not all(a is b for a, b in zip(shown, self._published, strict=True)):
-            # Parameters were assigned by hand, as users of scikit-learn do.
+            # Parameters were assigned by hand, as users of scikit-learn do, or to begin with.
             structure = covariance.get(self.covariance_type)
-            weights, means, factors = (cast(to_numpy(a), np.float64) for a in shown)
-            self._model = MixtureModel(
-                check_weights(weights, len(means)),
-                check_means(means, *means.shape),
-                structure.covariances(factors),
-                check_factors(factors, structure, *means.shape),
-                structure,
-            )
-            self._prepared = {}
-            self._published = shown
+            given = _given(self.weights_, self.means_, structure, factors=self.precisions_cholesky_)
+            adopt = self._publish if hasattr(self, "_model") else self._fitted
+            adopt(*given)
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, "_model"):
+            self._current_model()
         state = dict(super().__getstate__())
         if "_prepared" in state:
             state["_prepared"] = {}
         if "_published" in state:
             # Identity does not survive; the arrays do.
             del state["_published"]
-            state["_model"] = self._current_model().on_host()
+            state["_model"] = self._model.on_host()
         # Tensors of the host, so that a machine without the device can read them.
         state = {key: v.cpu() if is_tensor(v) else v for key, v in state.items()}
         return {**state, "_fastgmm_version": VERSION}
@@ -100,8 +98,8 @@ class MixtureConversion(MixtureScoring):
                 stacklevel=2,
             )
         super().__setstate__(state)
-        if "_model" in state:
-            self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+        if "_model" in state:  # read-only again
+            self._publish(self._model, working_dtype(self.means_.dtype), home(self.means_))
 
     @classmethod
     def from_parameters(
@@ -147,39 +145,12 @@ class MixtureConversion(MixtureScoring):
         array([0, 1])
         """
         structure = covariance.get(covariance_type)
-        where, means = home(means), to_numpy(means)
-        if means.dtype not in (np.float32, np.float64):
-            means = means.astype(np.float64)
-        if means.ndim != 2 or 0 in means.shape:
-            raise InputError(f"means must have shape (K, D); got {means.shape}.")
-        shape = means.shape
-        exact = check_means(means, *shape).astype(np.float64)
-        shares = check_weights(weights, len(means)).astype(np.float64)
-        given = [v is not None for v in (covariances, precisions, precisions_cholesky)]
-        if sum(given) != 1:
-            raise InputError(
-                "exactly one of covariances, precisions, precisions_cholesky must be given; got "
-                f"{sum(given)}."
-            )
-        if covariances is not None:
-            matrices = check_matrices(covariances, structure, shape[0], shape[1], "covariance")
-            model = MixtureModel.from_covariances(
-                shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
-            )
-        else:
-            if precisions is not None:
-                matrices = check_matrices(precisions, structure, shape[0], shape[1])
-                factors = structure.factor_precisions(matrices.astype(np.float64))
-            else:
-                factors = check_factors(precisions_cholesky, structure, shape[0], shape[1])
-            factors = factors.astype(np.float64)
-            model = MixtureModel(shares, exact, structure.covariances(factors), factors, structure)
-        params.setdefault("n_components", len(means))
-        return cls(covariance_type=covariance_type, **params)._fitted(model, means.dtype, where)
+        given = _given(weights, means, structure, covariances, precisions, precisions_cholesky)
+        params.setdefault("n_components", given[0].n_components)
+        return cls(covariance_type=covariance_type, **params)._fitted(*given)
 
     def _fitted(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> Self:
         self._publish(model, dtype, where)
-        self.n_features_in_ = model.n_features
         self.converged_ = True
         self.n_iter_ = 0
         self.lower_bound_ = -np.inf
@@ -204,7 +175,8 @@ class MixtureConversion(MixtureScoring):
         ----------
         X : array-like of shape (N, D)
         resp : array-like of shape (N, K)
-            Not negative; rows need not sum to 1.
+            Not negative; rows need not sum to 1. A component without any has weight 0 and unit
+            variances, unless it shares them.
         covariance_type : str
         reg_covar : float
         sample_weight : array-like of shape (N,), optional
@@ -228,8 +200,8 @@ class MixtureConversion(MixtureScoring):
         check_finite(x)
         if len(x) != len(resp):
             raise InputError(f"X has {len(x)} rows and resp {len(resp)}; they must agree.")
-        if not (namespace(resp).isfinite(resp) & (resp >= 0)).all():
-            raise InputError("resp must be finite and not negative.")
+        if not (namespace(resp).isfinite(resp) & (resp >= 0)).all() or not resp.any():
+            raise InputError("resp must be finite, not negative and not all 0.")
         backend, _ = choose(self.device, home(x), self.precision)
         x, structure = backend.rows(x), covariance.get(covariance_type)
         mean = backend.summarise(x).on_host().mean
@@ -237,16 +209,20 @@ class MixtureConversion(MixtureScoring):
         resp = like(resp, x)
         if sample_weight is not None:
             sample_weight = check_row_weights(sample_weight, len(x))
-        source = ArraySource(x, sample_weight)
-        (chunk,) = source
+        (chunk,) = ArraySource(x, sample_weight)
         given = (chunk.x, chunk.weight, structure)
         about = backend.own(np.repeat(mean[None], n_components, axis=0))
         rough = backend.accumulate_given(*given, about, resp=resp)
         # Again about the means themselves, so that nothing cancels.
         statistics = backend.accumulate_given(*given, rough.means, resp=resp)
-        ones = backend.own(np.ones(structure.shape(n_components, n_features)))
-        placeholder = MixtureModel(rough.weights, rough.means, ones, ones, structure)
-        total = scatter(source, mean, structure.family, backend) if structure.tied else None
+        # What empty components keep.
+        unit = backend.own(structure.spread(np.ones(n_features), n_components))
+        placeholder = MixtureModel(rough.weights, rough.means, unit, unit, structure)
+        total = None
+        if structure.tied:
+            mass = to_numpy(resp.sum(axis=1))
+            mass = mass if chunk.weight is None else mass * to_numpy(chunk.weight)
+            total = scatter(ArraySource(x, mass), mean, structure.family, backend)
         model = m_step(statistics, placeholder, total, reg_covar)
         return self._fitted(model, working_dtype(x.dtype), home(X))
 
@@ -328,7 +304,7 @@ class MixtureConversion(MixtureScoring):
         from fastgmm.distributions import GaussianMixture as Distribution
 
         check_is_fitted(self, "means_")
-        model = self._current_model()
+        model = self._current_model().on_host()
         dtype = torch.float32 if str(self.means_.dtype).endswith("float32") else torch.float64
         matrices = model.structure.family == "full"
         covariances = np.linalg.cholesky(model.covariances) if matrices else model.covariances
@@ -371,6 +347,43 @@ class MixtureConversion(MixtureScoring):
         from fastgmm import io
 
         io.save(self, path)
+
+
+def _given(
+    weights: Any,
+    means: Any,
+    structure: CovarianceStructure,
+    covariances: Any = None,
+    precisions: Any = None,
+    factors: Any = None,
+) -> tuple[MixtureModel, np.dtype, str | None]:
+    """The model of given parameters, and the dtype and device of the means."""
+    where, means = home(means), to_numpy(means)
+    if means.dtype not in (np.float32, np.float64):
+        means = means.astype(np.float64)
+    if means.ndim != 2 or 0 in means.shape:
+        raise InputError(f"means must have shape (K, D); got {means.shape}.")
+    shape = means.shape
+    exact = check_means(means, *shape).astype(np.float64)
+    shares = exact_weights(weights, len(means))
+    given = [v is not None for v in (covariances, precisions, factors)]
+    if sum(given) != 1:
+        raise InputError(
+            "exactly one of covariances, precisions, precisions_cholesky must be given; got "
+            f"{sum(given)}."
+        )
+    if covariances is not None:
+        matrices = check_matrices(covariances, structure, shape[0], shape[1], "covariance")
+        model = MixtureModel.from_covariances(
+            shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
+        )
+        return model, means.dtype, where
+    if precisions is not None:
+        matrices = check_matrices(precisions, structure, *shape)
+        factors = structure.factor_precisions(matrices.astype(np.float64))
+    factors = check_factors(factors, structure, *shape).astype(np.float64)
+    model = MixtureModel(shares, exact, structure.covariances(factors), factors, structure)
+    return model, means.dtype, where
 
 
 def _frozen(array: Array, dtype: np.dtype, where: str | None) -> Array:

@@ -9,16 +9,27 @@ give tensors on its device, through which no gradient flows; the mixture may be 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fastgmm import covariance
-from fastgmm.arrays import Array, as_given, home, is_tensor, native, to_numpy
+from fastgmm.arrays import (
+    Array,
+    as_given,
+    cast,
+    home,
+    is_tensor,
+    like,
+    native,
+    to_numpy,
+    working_dtype,
+)
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
-from fastgmm.parameters import check_factors, check_means, check_weights
+from fastgmm.parameters import check_factors, check_means, exact_weights
 from fastgmm.sources import ArraySource
 from fastgmm.statistics import SufficientStatistics
 from fastgmm.tensors import detached
@@ -42,7 +53,7 @@ def _model(
     means = check_means(means, *means.shape)
     if weights is None:
         weights = np.full(len(means), 1.0 / len(means))
-    weights = np.asarray(check_weights(weights, len(means)), np.float64)
+    weights = exact_weights(weights, len(means))
     factors = check_factors(precisions_cholesky, structure, *means.shape).astype(np.float64)
     return MixtureModel(weights, means, structure.covariances(factors), factors, structure)
 
@@ -71,7 +82,7 @@ def _differentiable(x: Any, *parameters: Any, device: str) -> bool:
     from torch import Tensor
 
     tensors = [t for t in (x, *parameters) if isinstance(t, Tensor)]
-    if not any(t.requires_grad or x.ndim > 2 for t in tensors):
+    if not any(t.requires_grad or np.ndim(x) > 2 for t in tensors):
         return False
     if device != "auto":
         raise InputError(f"device must be 'auto' for tensors that require grad; got {device!r}.")
@@ -254,10 +265,17 @@ def sufficient_statistics(
     Returns
     -------
     statistics : SufficientStatistics
-        They add over parts of the data; of the kind of ``x``.
+        They add over parts of the data; of the kind of ``x``. A part without rows, or whose
+        weights are all 0, adds zeros.
     """
     model = _model(weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(x, model, device)
+    weight = np.ones(len(rows)) if sample_weight is None else to_numpy(sample_weight)
+    if weight.shape == (len(rows),) and not weight.any():
+        # One row that counts for nothing, wherever the others are, gives zeros of each shape.
+        row = cast(like(model.means[:1], rows), working_dtype(rows.dtype))
+        zeros = backend.accumulate(prepared, row, like(np.zeros(1), rows))
+        return replace(zeros, n_rows=len(rows)).map(lambda part: as_given(part, x))
     source = ArraySource(rows, sample_weight)
     (chunk,) = source
     statistics = backend.accumulate(prepared, chunk.x, chunk.weight)

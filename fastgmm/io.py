@@ -199,7 +199,6 @@ def _restore(document: Document) -> GaussianMixture:
     weights, means, covariances, factors = (tensors[name] for name in PARAMETERS)
     model = MixtureModel(weights, means, covariances, factors, structure)
     estimator._publish(model, np.dtype(fit["dtype"]), None)
-    estimator.n_features_in_ = model.n_features
     if fit["feature_names"] is not None:
         estimator.feature_names_in_ = np.array(fit["feature_names"], dtype=object)
     estimator.backend_ = fit["backend"]

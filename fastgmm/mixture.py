@@ -79,8 +79,9 @@ class GaussianMixture(MixtureStreaming):
     covariances_, precisions_, precisions_cholesky_ : array
         (K, D, D) if full, (D, D) if tied, (K, D) if diag, (K,) if spherical, (D,) if tied_diag,
         () if tied_spherical. Of the dtype, kind and device of the data. To change parameters by
-        hand assign new arrays to ``weights_``, ``means_`` and ``precisions_cholesky_``; those of a
-        fit are read-only, or copies where they are tensors.
+        hand assign new arrays to ``weights_``, ``means_`` and ``precisions_cholesky_``, which need
+        no fit: the next call takes them, and the other two follow. What is shown is read-only, or a
+        copy where it is a tensor.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
@@ -266,7 +267,7 @@ class GaussianMixture(MixtureStreaming):
     ) -> None:
         self._check_settings()
         structure = covariance.get(self.covariance_type)
-        warm = self._model if self.warm_start and hasattr(self, "_model") else None
+        warm = self._current_model() if self.warm_start and hasattr(self, "_model") else None
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         settings = Settings(
             self.n_components,

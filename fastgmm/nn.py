@@ -223,7 +223,7 @@ class GMM(nn.Module):
         """Cholesky factors of T T' + epsilon."""
         triangle = torch.diag_embed(diagonal.exp())
         row, column = torch.tril_indices(self.features, self.features, -1, device=below.device)
-        triangle[..., row, column] = below
+        triangle[..., row, column] = below.to(triangle.dtype)  # autocast leaves it in half
         if self.epsilon == 0:
             return triangle
         # In float64: products square the condition number.

@@ -63,6 +63,13 @@ def check_weights(weights: Any, n_components: int) -> np.ndarray:
     return weights
 
 
+def exact_weights(weights: Any, n_components: int) -> np.ndarray:
+    """Checked weights (K,) in float64, where the sum of those in float32 would be off by more."""
+    weights = check_weights(weights, n_components)
+    exact = weights.astype(np.float64)
+    return exact / exact.sum() if weights.dtype == np.float32 else exact
+
+
 def check_means(means: Any, n_components: int, n_features: int) -> np.ndarray:
     """Means (K, D)."""
     means = _array(means, "means")

@@ -238,6 +238,8 @@ def marginal(
     The arrays are float64 and have this shape for every covariance structure.
     """
     check_is_fitted(estimator)
+    if hasattr(estimator, "_current_model"):  # parameters assigned by hand
+        estimator._current_model()
     means = np.asarray(to_numpy(estimator.means_), dtype=np.float64)
     K, D = means.shape
     pair = [int(f) for f in features]

@@ -137,7 +137,7 @@ def open_to_score(estimator: Any, X: Any, sample_weight: Any = None) -> Source:
         If the features are others than those of the fit.
     """
     source = open_source(X, sample_weight, estimator.batch_size, once=True)
-    expected = estimator.n_features_in_
+    expected = estimator._current_model().n_features
     if source.n_features != expected:
         raise InputError(
             f"X has {source.n_features} features, but {type(estimator).__name__} is expecting "

@@ -39,6 +39,7 @@ class MixtureScoring(DensityMixin, BaseEstimator):
 
     def _ready(self, X: Any, *, weighted: bool = True) -> tuple[Backend, Any, Array]:
         check_is_fitted(self, "means_")
+        self._current_model()  # knows the number of features where parameters were assigned
         x = check_rows(self, X, reset=False)
         backend, _ = choose(self.device, home(x), self.precision)
         x = backend.rows(x)

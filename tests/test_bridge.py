@@ -70,6 +70,21 @@ def test_em_then_gradient_then_em(rng):
     assert tuned.predict(x).shape == (500,)
 
 
+def test_after_a_fit_on_a_device(monkeypatch):
+    rows = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    estimator = fastgmm.GaussianMixture(2, device="reference", random_state=0).fit(rows)
+    expected = estimator.score_samples(rows)
+
+    def refuse(*_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "__array__", refuse)
+        distribution = estimator.to_distribution()
+    assert distribution.means.dtype == torch.float32
+    torch.testing.assert_close(distribution.log_prob(rows), expected)
+
+
 def test_epsilon_gives_way_to_small_variances():
     estimator = fastgmm.GaussianMixture.from_parameters(
         [1.0], [[0.0, 0.0]], [[1.0, 1e-8]], covariance_type="diag"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,14 @@ def test_sufficient_statistics_are_additive(structure, dtype):
         functional.sufficient_statistics(x[part], *rest, weight[part])
         for part in (slice(0, 40), slice(40, 41), slice(41, None))
     ]
-    total = parts[0] + parts[1] + parts[2]
+    nothing = functional.sufficient_statistics(x[:0], *rest)
+    assert nothing.n_rows == 0
+    # Far rows, whose log-likelihood overflows, count as little as others.
+    unweighted = functional.sufficient_statistics(1e30 * x, *rest, 0 * weight)
+    total = nothing + parts[0] + parts[1] + parts[2] + replace(unweighted, n_rows=0)
+    for part in (nothing, unweighted):
+        for field in ("counts", "first", "second", "log_likelihood", "weight"):
+            assert not np.any(getattr(part, field)), field
     rtol = helpers.tolerance(dtype, 1e-12, 1e-6)
     for field in ("counts", "first", "second", "log_likelihood", "weight"):
         helpers.assert_close(getattr(total, field), getattr(whole, field), rtol, field)

@@ -54,6 +54,7 @@ FAMILIES = {
     "Bernoulli": lambda *b: td.Bernoulli(logits=_real(*b)),
     "Independent Bernoulli": lambda *b: td.Independent(td.Bernoulli(_positive(*b, 4) / 2), 1),
     "Binomial": lambda *b: td.Binomial(total_count=10, probs=_positive(*b) / 2),
+    "Multinomial": lambda *b: td.Multinomial(10, _positive(*b, 3)),
 }
 GAUSSIAN = {"Normal", "Independent Normal", "Normal matrices", "MultivariateNormal"}
 BATCHES = [(), (4,), (2, 3)]
@@ -166,6 +167,8 @@ def test_only_what_is_needed_is_drawn():
 
 def test_families_that_cannot_be_built_again_draw_all():
     torch.manual_seed(0)
+    limited = td.ContinuousBernoulli(torch.full((K,), 0.5), lims=(0.4, 0.6))
+    assert select(limited, torch.zeros(4, dtype=torch.int64)) is None
     base = td.Normal(torch.zeros(K), torch.ones(K))
     moved = td.TransformedDistribution(base, [td.AffineTransform(torch.tensor([0.0, 5, 9]), 1.0)])
     assert select(moved, torch.zeros(4, dtype=torch.int64)) is None

@@ -89,6 +89,34 @@ def test_context_gives_a_mixture_each(kind, tied):
     assert any((p.grad != 0).any() for p in module.parameters())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("kind", "tied"), KINDS)
+def test_half_precision(kind, tied, dtype):
+    torch.manual_seed(0)
+    module = GMM(2, components=3, covariance_type=kind, tied=tied).to(dtype)
+    torch.manual_seed(1)
+    drawn = module().rsample((2000,))
+    torch.manual_seed(1)
+    assert drawn.dtype == dtype
+    assert torch.equal(module().sample((2000,)), drawn)
+    error = (drawn.double().mean(0) - module().mean.double()).abs()
+    assert (error < 5 * (module().variance.double() / 2000).sqrt() + 0.02).all()
+    drawn.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(("kind", "tied"), KINDS)
+def test_autocast(kind, tied):
+    torch.manual_seed(0)
+    module, c = GMM(2, context=4, components=3, covariance_type=kind, tied=tied), torch.randn(7, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixture = module(c)
+        drawn = mixture.rsample((5,))
+        (mixture.log_prob(drawn).sum() + drawn.sum()).backward()
+    assert mixture.log_prob(drawn).dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
 def test_the_network_takes_zukos_arguments():
     module = GMM(2, context=3, hidden_features=(7, 9), activation=torch.nn.ELU, normalize=True)
     widths = [layer.out_features for layer in module.hyper if isinstance(layer, torch.nn.Linear)]

@@ -170,6 +170,9 @@ def test_functional(structure, dtype, device):
         assert isinstance(got, torch.Tensor)
         assert got.numpy().dtype == expected.dtype
         helpers.assert_close(got, expected, helpers.tolerance(dtype, 1e-11, 1e-5), name)
+        # Rows of no library beside a mixture of tensors.
+        plain = function(x.astype(np.float64).tolist(), *on_tensors)
+        helpers.assert_close(plain, expected, helpers.tolerance(dtype, 1e-11, 1e-5), name)
     log_prob = functional.log_prob(torch.tensor(x), *on_tensors[1:], device=device)
     helpers.assert_close(log_prob, functional.log_prob(x, *rest[1:]), 1e-5)
     weight = torch.arange(60.0)
@@ -178,6 +181,8 @@ def test_functional(structure, dtype, device):
     assert isinstance(got.counts, torch.Tensor)
     rtol = helpers.tolerance(dtype, 1e-10, 2e-5)
     helpers.assert_close((got + got).to_buffer(), (expected + expected).to_buffer(), rtol)
+    nothing = functional.sufficient_statistics(torch.tensor(x[:0]), *on_tensors, device=device)
+    helpers.assert_close((got + nothing).to_buffer(), got.to_buffer(), 1e-15)
     again = got.from_buffer(got.to_buffer())
     helpers.assert_close(again.first, got.first, 1e-15)
     with pytest.raises(InputError, match=r"\(N, 2\)"):

@@ -29,6 +29,11 @@ def _rows(x: Array) -> Array:
     return x if x.flags.aligned else x.copy()
 
 
+def _writable(array: Array | None, dtype: Any = np.float64) -> Array:
+    """An array of the user's as kernels take all but the rows, for they are compiled once."""
+    return _NO_WEIGHT if array is None else np.require(array, dtype, ["C", "A", "W"])
+
+
 class CPUBackend(Backend):
     """Numba kernels on the threads of the CPU.
 
@@ -175,7 +180,7 @@ class CPUBackend(Backend):
             _rows(x),
             _NO_ORDER if order is None else order.index,
             _NO_ORDER if order is None else order.labels,
-            _NO_WEIGHT if weight is None else weight,
+            _writable(weight),
             *prepared.kernel_arguments(),
             prepared.reach,
             sizes.EARLY if ordered else self._early(prepared),
@@ -237,8 +242,8 @@ class CPUBackend(Backend):
         kernels.accumulate_given(
             _rows(x),
             np.empty(0, np.int32) if labels is None else labels.astype(np.int32),
-            np.empty((0, 0), x.dtype) if resp is None else np.ascontiguousarray(resp, x.dtype),
-            _NO_WEIGHT if weight is None else weight,
+            np.empty((0, 0), x.dtype) if resp is None else _writable(resp, x.dtype),
+            _writable(weight),
             line(centre),
             points,
             tile,
@@ -280,7 +285,7 @@ class CPUBackend(Backend):
         inertia = np.zeros(n_blocks)
         kernels.kmeans_step(
             _rows(x),
-            _NO_WEIGHT if weight is None else weight,
+            _writable(weight),
             line(centre),
             widen(centroids - centre.astype(np.float64), width, x.dtype),
             padded(n_features),
@@ -315,7 +320,7 @@ class CPUBackend(Backend):
         potential = np.zeros((min(sizes.BLOCKS, -(-x.shape[0] // tile)), candidates.shape[0]))
         kernels.candidate_potentials(
             _rows(x),
-            _NO_WEIGHT if weight is None else weight,
+            _writable(weight),
             line(centre),
             pad(candidates - centre.astype(np.float64), (1,), x.dtype),
             tile,

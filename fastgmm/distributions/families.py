@@ -43,7 +43,8 @@ def select(components: Distribution, labels: Tensor) -> Distribution | None:
     Returns
     -------
     selected : Distribution with batch shape (*S, *batch), or None
-        None where a family cannot be built from the parameters in its ``arg_constraints``.
+        None where a family cannot be built from the parameters in its ``arg_constraints`` and
+        attributes named like its other arguments.
     """
     if type(components) is Independent:
         extra = components.reinterpreted_batch_ndims
@@ -83,8 +84,12 @@ def _arguments(components: Distribution) -> dict[str, Any] | None:
             continue
         if name in known:
             arguments[name] = getattr(components, name)
-        elif parameter.default is parameter.empty:
-            return None
+        else:
+            # It may have been given all the same; of a tensor the components' part is not known.
+            value = getattr(components, name, None)
+            if value is None or isinstance(value, Tensor):
+                return None
+            arguments[name] = value
     return arguments if arguments else None
 
 

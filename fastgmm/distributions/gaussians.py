@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastgmm import autograd
 from fastgmm.autograd import ops
-from fastgmm.autograd.arguments import check_structure, from_scale
+from fastgmm.autograd.arguments import check_structure, check_tensors, from_scale
 from fastgmm.distributions.implicit import attach
 
 
@@ -141,14 +141,15 @@ class Gaussians:
         return self._shaped(drawn, sample_shape)
 
     def _flat(self) -> Gaussians:
-        """All batch dimensions merged into one."""
+        """All batch dimensions merged into one, in the dtype to draw in: float32 for halves."""
         size = math.prod(self.batch_shape)
+        dtype = check_tensors(logits=self.logits, means=self.means, scale=self.scale)
         own = self.scale.shape[len(self.batch_shape) :]
         return replace(
             self,
-            logits=self.logits.reshape(size, self.logits.shape[-1]),
-            means=self.means.reshape(size, *self.means.shape[-2:]),
-            scale=self.scale.reshape(size, *own),
+            logits=self.logits.reshape(size, self.logits.shape[-1]).to(dtype),
+            means=self.means.reshape(size, *self.means.shape[-2:]).to(dtype),
+            scale=self.scale.reshape(size, *own).to(dtype),
         )
 
     def _draw(self, n_rows: int) -> Tensor:
@@ -162,4 +163,4 @@ class Gaussians:
 
     def _shaped(self, drawn: Tensor, sample_shape: torch.Size) -> Tensor:
         shaped = drawn.reshape(*self.batch_shape, drawn.shape[-2], self.n_features)
-        return values_of(shaped, sample_shape, len(self.batch_shape))
+        return values_of(shaped.to(self.means.dtype), sample_shape, len(self.batch_shape))

@@ -176,8 +176,8 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw values: a component each, then that component alone.
 
-        A family that cannot be built again from the parameters it names in ``arg_constraints``
-        draws all its components, as torch does.
+        A family that cannot be built again from the parameters it names in ``arg_constraints``,
+        and attributes named like its other arguments, draws all its components, as torch does.
 
         Parameters
         ----------
@@ -195,8 +195,9 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
                 drawn = gaussians.sample(sample_shape)
                 return drawn.reshape((*drawn.shape[:-1], *self.event_shape))
             if math.prod(sample_shape) == 0:
-                none = self.component_distribution.sample(sample_shape)
-                return none.select(-1 - len(self.event_shape), 0)
+                # Not drawn as such: some families cannot draw nothing.
+                one = super().sample()
+                return one.new_empty((*sample_shape, *one.shape))
             labels = self.mixture_distribution.sample(sample_shape)
             chosen = select(self.component_distribution, labels)
             return super().sample(sample_shape) if chosen is None else chosen.sample()

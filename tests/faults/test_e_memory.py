@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,26 @@ def test_case_48_given_starts_may_be_read_only(structure):
         reg_covar=0.0,
     ).fit(x)
     helpers.assert_same_bits(plain, frozen)
+
+
+@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+def test_case_48_weights_of_a_source_may_be_read_only(structure, init_params):
+    class Frozen(ArraySource):
+        def __iter__(self):
+            for chunk in super().__iter__():
+                weight = chunk.weight.copy()
+                weight.flags.writeable = False
+                yield replace(chunk, weight=weight)
+
+    x = rows()
+    weight = np.random.default_rng(1).uniform(size=len(x))
+    fits = [
+        fastgmm.GaussianMixture(
+            3, covariance_type=structure, init_params=init_params, random_state=0, max_iter=2, tol=1
+        ).fit(source(x, weight))
+        for source in (ArraySource, Frozen)
+    ]
+    helpers.assert_same_bits(*fits)
 
 
 def test_case_49_memory_map_is_not_copied(dtype, tmp_path):
