@@ -6,6 +6,7 @@ import functools
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -78,6 +79,11 @@ class Sharded(Source):
         """Bytes of this process's statistics that all-reduces have taken so far."""
         return self._group.reduced_bytes
 
+    def begin(self) -> AbstractContextManager[None]:
+        """A context for what may fail in one process before :meth:`open`: all learn of it."""
+        self._over = False
+        return _Told(self)
+
     def open(self, opener: Opener, settings: Mapping[str, object]) -> None:
         """Open this process's rows; all must agree on settings and features.
 
@@ -93,7 +99,7 @@ class Sharded(Source):
         InputError, DistributedError
         """
         X, weight = self._given
-        self._starts, self._over, self.weight_scale = None, False, 1.0
+        self._starts, self.weight_scale = None, 1.0
         with _Told(self):
             if isinstance(X, _Share):
                 X = X.reader()

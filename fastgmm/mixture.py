@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -265,9 +266,10 @@ class GaussianMixture(MixtureStreaming):
         warm_up: int,
         return_on_interrupt: bool,
     ) -> None:
-        self._check_settings()
-        structure = covariance.get(self.covariance_type)
-        warm = self._current_model() if self.warm_start and hasattr(self, "_model") else None
+        with X.begin() if isinstance(X, Sharded) else nullcontext():
+            self._check_settings()
+            structure = covariance.get(self.covariance_type)
+            warm = self._current_model() if self.warm_start and hasattr(self, "_model") else None
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         settings = Settings(
             self.n_components,

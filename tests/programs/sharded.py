@@ -145,6 +145,7 @@ def errors():
     advance, stepwise.advance = stepwise.advance, singular
     attempt("singular", lambda: mixture(n_init=2).fit(Sharded(x[rank::size]), warm_up=1))
     stepwise.advance = advance
+    attempt("value", lambda: mixture(max_iter=-rank).fit(Sharded(x[rank::size])))
     attempt("good", lambda: mixture().fit(Sharded(x[rank::size])))
     tell(**told)
 
