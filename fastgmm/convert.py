@@ -27,7 +27,7 @@ from fastgmm.checks import check_finite, check_rows
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.em import m_step
 from fastgmm.errors import InputError
-from fastgmm.model import MixtureModel
+from fastgmm.model import ARRAYS, MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
@@ -98,8 +98,12 @@ class MixtureConversion(MixtureScoring):
                 stacklevel=2,
             )
         super().__setstate__(state)
-        if "_model" in state:  # read-only again
-            self._publish(self._model, working_dtype(self.means_.dtype), home(self.means_))
+        if "_model" in state:
+            self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+            for name in (*ARRAYS, "precisions"):
+                shown = getattr(self, name + "_")
+                if not is_tensor(shown):
+                    shown.flags.writeable = False  # which is lost on the way
 
     @classmethod
     def from_parameters(

@@ -55,7 +55,7 @@ def panels(factors: Array, dtype: Any) -> Array:
     """
     square = pad(factors, (1, 2), dtype)
     places = _panel_places(square.shape[1])
-    return square.reshape(len(square), -1).take(places, axis=1)
+    return square.reshape(len(square), square.shape[1] ** 2).take(places, axis=1)
 
 
 @lru_cache(maxsize=4)
