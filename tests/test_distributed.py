@@ -98,7 +98,7 @@ def test_case_67_errors_end_all_ranks_and_none_hangs(folder):
         "interrupt": ("KeyboardInterrupt", ""),
         "reader": ("OSError", "the disk is gone"),
         "file": ("FileNotFoundError", "missing.npy"),
-        "value": ("InputError", "max_iter"),
+        "value": ("InvalidParameterError", "max_iter"),
     }
     for name, (kind, text) in expected.items():
         own, other = told[1][name], told[0][name]
