@@ -104,8 +104,12 @@ def measure(
                 return spoken_of and turn < row.repeats and clock.left() > 0
 
             for name, timing in interleave(calls, min(budget, share), wanted=wanted).items():
-                if "failed" not in results[name]:
+                if "failed" in results[name]:
+                    continue
+                if timing.median > 0:
                     results[name]["seconds"] = timing.summary()
+                else:
+                    results[name]["failed"] = "the two fits differ by less than their own spread"
         if device is not None and row.task == "fit":
             for name, subject in subjects.items():
                 if results[name]["own"] and isinstance(subject, Subject):

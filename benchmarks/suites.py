@@ -161,7 +161,7 @@ def _rows(
         plain = (row.task, row.structure, row.shape, row.precision, row.overlap, row.iterations)
         if plain in done:
             names = {key: getattr(row, key) for key in ("name", "title", "group", "axis")}
-            result["rows"].append({**done[plain], **names})
+            result["rows"].append({**done[plain], **names, "same_as": done[plain]["name"]})
             continue
         if clock.left() <= 0:
             result["not_run"].append(row.name)

@@ -109,7 +109,7 @@ DEVICES = """\
 The same addition of statistics joins the GPUs of one machine: `fastgmm.sources.Joined` makes one
 source of rows in several places. Each part is computed where it lies, passes of a fit on several
 GPUs run side by side, and only sums, K (1 + D + D^2) numbers per chunk, go to the device of the
-first part. Not yet run on more than one GPU.
+first part. Not yet run on a GPU.
 
 ```python
 import numpy as np

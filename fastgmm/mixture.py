@@ -86,7 +86,7 @@ class GaussianMixture(MixtureStreaming):
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float
-        Mean log-likelihood per row at the last E-step; -inf where ``max_iter`` is 0.
+        Mean log-likelihood per row at the last E-step; that of the start where ``max_iter`` is 0.
     lower_bounds_ : list of float
         At every iteration of the best start.
     n_jitter_ : int

@@ -35,7 +35,7 @@ class Gmmx(TensorAdapter):
 
     def prepare(self) -> None:
         # else JAX takes most of a GPU's memory at once and keeps it, and the others run short
-        os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         import gmmx
         import jax
 

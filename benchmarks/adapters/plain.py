@@ -36,6 +36,9 @@ class PlainTorch(TensorAdapter):
     modes = ("highest", "medium")
     note = "eager, by chunks of rows; statistics in the precision of the rows"
 
+    def prepare(self) -> None:
+        self._score = self._scorer(self._start())
+
     def score(self, x: Tensor) -> Tensor:
         return self._of_rows(x, lambda log_prob: log_prob.logsumexp(dim=1))
 
@@ -69,8 +72,7 @@ class PlainTorch(TensorAdapter):
         import torch
 
         with float32_products(self.mode):
-            score = self._scorer(self._start())
-            return torch.cat([call(score(rows)) for rows in self._chunks(self.rows(x))])
+            return torch.cat([call(self._score(rows)) for rows in self._chunks(self.rows(x))])
 
     def _chunks(self, x: Tensor) -> Iterator[Tensor]:
         p = self.parameters

@@ -16,10 +16,9 @@ class TorchGMM(TensorAdapter):
     tasks = frozenset({"score", "predict", "fit", "kmeans"})
     structures = frozenset({"full", "tied", "diag", "spherical"})
     precisions = frozenset({"float32"})  # its aggregators are float32
-    passes_per_iteration = 2
     note = (
-        "unbatched, as its estimator runs it: the flag for batches is inverted, so that one batch"
-        " takes two passes per iteration"
+        "its modules with one batch and one pass per iteration; its estimator inverts the flag for"
+        " batches, and takes two"
     )
 
     def prepare(self) -> None:
@@ -54,10 +53,10 @@ class TorchGMM(TensorAdapter):
             model,
             convergence_tolerance=0.0,
             covariance_regularization=self.reg_covar,
-            is_batch_training=True,
+            is_batch_training=False,
         )
-        epochs = self._train(module, x, 2 * n_iter)
-        return self.fitted(model.component_probs, model.means, model.covariances, epochs // 2)
+        epochs = self._train(module, x, n_iter)
+        return self.fitted(model.component_probs, model.means, model.covariances, epochs)
 
     def kmeans(self, x: Any, n_iter: int) -> Array:
         from torchgmm.clustering.kmeans.lightning_module import KMeansLightningModule

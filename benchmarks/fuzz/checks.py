@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import oracle
+from fastgmm.arrays import to_numpy
 
 from .bounds import U64, Distances, Posterior, distances, posterior, unit
 from .cases import Case
@@ -282,16 +283,16 @@ def _kmeans(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Fin
         if engine.device not in ("cpu", "reference"):
             slack += (min(len(x), TILE) + 4) * u  # weights and sums of tiles, as rows are
         counts = one_hot.sum(axis=0)
-        yield _compare("k-means counts", step.counts, counts, slack * counts)
+        sums, found = (to_numpy(a).astype(np.float64) for a in (step.sums, step.counts))
+        yield _compare("k-means counts", found, counts, slack * counts)
         size = one_hot.T @ ((3 * u + slack) * moved + 2 * slack * np.abs(case.rows))
-        yield _compare("k-means sums", step.sums, one_hot.T @ case.rows, size)
+        yield _compare("k-means sums", sums, one_hot.T @ case.rows, size)
         off = v @ error[rows, label] + slack * (v @ chosen)
         yield _compare("k-means inertia", float(step.inertia), v @ chosen, off)
-        sums, counts = (np.asarray(a, np.float64) for a in (step.sums, step.counts))
-        alive = counts > 0
+        alive = found > 0
         centroids = centroids.copy()
-        centroids[alive] = sums[alive] / counts[alive, None]
-        settled = guess is not None and np.array_equal(np.asarray(guess), np.asarray(step.labels))
+        centroids[alive] = sums[alive] / found[alive, None]
+        settled = guess is not None and np.array_equal(to_numpy(guess), to_numpy(step.labels))
         guess = step.labels
         if settled:
             break  # as the library does: a step more may move rows between centroids that are alike
