@@ -210,7 +210,8 @@ class MixtureConversion(MixtureScoring):
         x, structure = backend.rows(x), covariance.get(covariance_type)
         mean = backend.summarise(x).on_host().mean
         n_components, n_features = resp.shape[1], x.shape[1]
-        resp = like(resp, x)
+        # Their scale does not matter, but must fit the precision of the rows.
+        resp = like(resp / resp.max(), x)
         if sample_weight is not None:
             sample_weight = check_row_weights(sample_weight, len(x))
         (chunk,) = ArraySource(x, sample_weight)

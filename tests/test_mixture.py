@@ -76,6 +76,10 @@ def test_from_responsibilities(structure):
         )
         expected = oracle.m_step(x, r, structure, reg_covar=1e-3, sample_weight=w)
         helpers.assert_same_mixture(helpers.learnt(model), expected, 1e-10)
+    single = GaussianMixture.from_responsibilities(
+        x.astype(np.float32), 1e200 * resp, covariance_type=structure
+    )
+    helpers.assert_close(single.weights_, resp.mean(axis=0), 1e-5)
     scores = oracle.m_step(x, resp, structure, reg_covar=1e-6).score_samples(x)
     wider = np.pad(resp, ((0, 0), (0, 1)))
     wider.flags.writeable = False

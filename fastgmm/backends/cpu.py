@@ -59,9 +59,9 @@ class CPUBackend(Backend):
         x = _rows(x)
         if x.size < _FEW or not (x.flags.c_contiguous or x.flags.f_contiguous):
             return super().all_finite(x)
-        out = np.empty(sizes.BLOCKS)
-        kernels.remainders(x.ravel(order="K"), out, threads=threads(4.0 * x.size))
-        return bool(np.isfinite(out.sum()))
+        counts = np.empty(sizes.BLOCKS, np.int64)
+        kernels.not_finite(x.ravel(order="K"), counts, threads=threads(4.0 * x.size))
+        return not counts.any()
 
     def new_order(self) -> RowOrder | None:
         return RowOrder() if self._skip else None
@@ -156,7 +156,8 @@ class CPUBackend(Backend):
         n_components = prepared.means.shape[0]
         points = prepared.about(about)
         work = self._flops(prepared, x) / n_rows
-        if work < sizes.ORDER_WORK or n_rows < sizes.ORDER_ROWS * n_components:
+        few = work < sizes.ORDER_WORK or n_rows < sizes.ORDER_ROWS * n_components
+        if few or n_rows > sizes.ORDER_MOST:
             order = None
         ordered = order is not None and len(order.index) > 0
         label = order is not None and order.wants_labels(n_rows)

@@ -34,9 +34,10 @@ EARLY = 0
 # Centroids from which a step of k-means looks whether it may give one up early.
 GUESS_COMPONENTS = 128
 # Operations per row, and rows per component, from which rows are ordered by label: below, reading
-# out of turn costs more than what may be skipped.
+# out of turn costs more than what may be skipped. And rows up to which their numbers fit.
 ORDER_WORK = 20_000
 ORDER_ROWS = 16
+ORDER_MOST = np.iinfo(np.int32).max
 # Rows that are ordered together: so many bytes, which stay in a cache, or so many per component.
 _WINDOW_BYTES = 512 * 1024
 _WINDOW_SHARE = 128

@@ -9,6 +9,7 @@ from catching import messages, warns
 import fastgmm
 import helpers
 import oracle
+from fastgmm.backends import choose
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
 
 READERS = ("predict", "predict_proba", "score_samples", "score", "component_log_prob")
@@ -20,8 +21,10 @@ def rows(n=300, d=3, seed=0):
 
 @pytest.mark.parametrize("batch_size", [None, 16])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_case_18_nan_is_located(batch_size, order, dtype):
-    x = np.array(rows(), dtype=dtype, order=order)
+@pytest.mark.parametrize("n", [300, 4000])
+def test_case_18_nan_is_located(batch_size, order, n, dtype):
+    # More than 10,000 numbers are looked at by a kernel.
+    x = np.array(rows(n), dtype=dtype, order=order)
     x[157, 2] = x[280, 0] = np.nan
     model = fastgmm.GaussianMixture(2, random_state=0, batch_size=batch_size)
     with pytest.raises(ValueError, match=r"(?s)NaN.*\brow 157\b.*\b(column|feature) 2\b") as caught:
@@ -34,11 +37,36 @@ def test_case_18_nan_is_located(batch_size, order, dtype):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_case_19_infinity_is_located(value, dtype):
-    x = rows().astype(dtype)
-    x[0, 1] = value
-    with pytest.raises(ValueError, match=r"(?s)inf.*\brow 0\b.*\b(column|feature) 1\b"):
-        fastgmm.GaussianMixture(2).fit(x)
+@pytest.mark.parametrize("n", [300, 4000])
+def test_case_19_infinity_is_located(value, n, dtype):
+    x = rows(n).astype(dtype)
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
+    x[-1, 1] = value
+    for name in ("fit", *READERS):
+        with pytest.raises(ValueError, match=rf"(?s)inf.*\brow {n - 1}\b.*\b(column|feature) 1\b"):
+            getattr(model, name)(x)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 4001])
+def test_what_is_finite_is_not_refused(n, dtype):
+    x = np.full((n, 3), np.finfo(dtype).max / 1e6, dtype)
+    backend = choose("cpu")[0]
+    assert backend.all_finite(x)
+    for place in (0, 3 * n // 2, 3 * n - 1):
+        for value in (np.nan, np.inf, -np.inf):
+            bad = x.copy()
+            bad.flat[place] = value
+            assert not backend.all_finite(bad)
+
+
+def test_case_26_far_rows_between_components_are_shared(dtype):
+    """At 1e9 standard deviations a log-probability cannot hold log 2 any more."""
+    ends = [[0.0, 1.0], [0.0, -1.0]]
+    model = fastgmm.GaussianMixture.from_parameters(
+        [0.5, 0.5], ends, covariances=[1.0, 1.0], covariance_type="spherical"
+    )
+    far = np.array([[1e9 if dtype == np.float64 else 1e5, 0.0]] * 40, dtype)
+    helpers.assert_close(model.predict_log_proba(far), np.full((40, 2), -np.log(2.0)), 1e-6)
 
 
 @pytest.mark.parametrize(("offset", "rtol"), [(1e6, 1e-8), (1e8, 1e-6)])

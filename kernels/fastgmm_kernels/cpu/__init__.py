@@ -8,7 +8,7 @@ from .order import order_by_label
 from .score import per_component, predict, score_samples
 from .simd import REGISTER_BYTES
 from .statistics import accumulate, accumulate_given, accumulate_shared
-from .summary import remainders, summarise
+from .summary import not_finite, summarise
 from .tile import largest_tile, strip_rows
 
 __all__ = [
@@ -25,10 +25,10 @@ __all__ = [
     "few_score",
     "kmeans_step",
     "largest_tile",
+    "not_finite",
     "order_by_label",
     "per_component",
     "predict",
-    "remainders",
     "score_samples",
     "strip_rows",
     "summarise",

@@ -85,6 +85,11 @@ def embedded(function: Callable[..., Any]) -> Any:
     return _compile(function, _nrt=False, forceinline=True)
 
 
+def ordered(function: Callable[..., Any]) -> Any:
+    """As :func:`kernel`, for what is lost when additions change their order, as they may elsewhere."""
+    return _compile(function, _nrt=False, fastmath=False)
+
+
 def allocating(function: Callable[..., Any]) -> Any:
     """Compile a helper that returns new arrays."""
     return _compile(function)

@@ -9,7 +9,7 @@ from numba import prange
 
 from .exp import exp
 from .expect import largest, normalise, top_by_lines
-from .jit import driver, kernel
+from .jit import driver, kernel, ordered
 from .lanes import bits_above, lowest_bit
 from .log import log
 from .simd import (
@@ -145,6 +145,12 @@ def predict(x, centre, whiten, means, factors, constants, reach, early, tile, be
                 best_out[start + t] = state[TOP, t]
 
 
+@ordered
+def _less(value, top, shift):
+    """The value less the top first: both together may be too large to hold the shift."""
+    return (value - top) - shift
+
+
 @driver
 def per_component(
     x, centre, whiten, means, factors, constants, reach, early, tile, mode, norm_out, out
@@ -196,8 +202,8 @@ def per_component(
                     for k in range(n_components):
                         row[k] = lp[k, t] * scale
                 else:
-                    # Less the largest first: their sum may be too large to hold the differences.
                     # A row out of reach of all components is settled by the caller.
                     shift = math.log(total) if total > 0 else total
+                    level = top if top > -np.inf else 0
                     for k in range(n_components):
-                        row[k] = (row[k] - (top if top > -np.inf else 0)) - shift
+                        row[k] = _less(row[k], level, shift)

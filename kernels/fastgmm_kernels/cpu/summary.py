@@ -10,20 +10,22 @@ from .tile import block_range
 
 
 @kernel
-def _remainder(x, first, last):
-    total = x.dtype.type(0)
+def _not_finite(x, first, last):
+    count = 0
     for n in range(first, last):
-        total += x[n] - x[n]
-    return total
+        # Not a sum of x - x: additions may be put in another order, which leaves nothing of it.
+        if not abs(x[n]) < np.inf:
+            count += 1
+    return count
 
 
 @driver
-def remainders(x, out):
-    """out (B,) = sums of x - x over blocks of a flat array: 0 where all is finite, else NaN."""
+def not_finite(x, out):
+    """out (B,) int64 = numbers of NaN and infinities in blocks of a flat array."""
     n_blocks = out.shape[0]
     for block in prange(n_blocks):
         first, last = block_range(block, n_blocks, x.shape[0])
-        out[block] = _remainder(x, first, last)
+        out[block] = _not_finite(x, first, last)
 
 
 @driver
