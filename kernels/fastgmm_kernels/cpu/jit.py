@@ -86,7 +86,7 @@ def embedded(function: Callable[..., Any]) -> Any:
 
 
 def ordered(function: Callable[..., Any]) -> Any:
-    """As :func:`kernel`, for what is lost when additions change their order, as they may elsewhere."""
+    """As :func:`kernel`, for additions that must keep their order, which may change elsewhere."""
     return _compile(function, _nrt=False, fastmath=False)
 
 
