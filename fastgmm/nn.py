@@ -339,19 +339,22 @@ class GMM(nn.Module):
         structure = mixture.covariance_type
         tied = structure.startswith("tied")
         names = {value: key for key, value in _STRUCTURES.items()} | {"tied": "full"}
-        covariances = mixture.covariances.detach().cpu().double().numpy()
-        if tied:
-            covariances = covariances[:1]
+        kind = names[structure.removeprefix("tied_")]
+        # Products square the condition number: in float64, and eigenvalues by the factors.
+        with torch.no_grad():
+            wide = mixture.to("cpu", torch.float64)
+            covariances = wide.covariances[: 1 if tied else None].numpy()
+            sizes = torch.linalg.svdvals(wide.scale.tril()) if kind == "full" else wide.scale
         n_components, n_features = mixture.means.shape
-        epsilon = min(epsilon, 0.5 * float(np.linalg.eigvalsh(covariances).min()))
+        epsilon = min(epsilon, 0.5 * float(sizes.min()) ** 2)
         module = cls(
             n_features,
             components=n_components,
-            covariance_type=names[structure.removeprefix("tied_")],
+            covariance_type=kind,
             tied=tied,
             epsilon=epsilon,
         ).to(mixture.means)
-        logits, means = (t.detach().cpu().double().numpy() for t in (mixture.logits, mixture.means))
+        logits, means = (t.detach().numpy() for t in (wide.logits, wide.means))
         module._assign(logits, means, covariances - epsilon * np.eye(n_features))
         return module
 

@@ -144,6 +144,24 @@ def test_posterior_is_bayes_rule():
     problems.assert_near(ours.responsibilities(value), joint.softmax(-1), 1e-12)
 
 
+@pytest.mark.parametrize(
+    ("batch", "shape"), [((1,), (7,)), ((1,), (6, 4)), ((1, 3), (2, 3)), ((2, 1), (4, 2, 5))]
+)
+def test_batches_of_one_broadcast(batch, shape):
+    ours, theirs, parameters = build("full", batch)
+    value = torch.randn(*shape, 2, dtype=torch.float64)
+    got, expected = ours.log_prob(value), theirs.log_prob(value)
+    problems.assert_near(got, expected, 1e-12)
+    found, wanted = (
+        problems.gradients(f.square().sum(), None, parameters) for f in (got, expected)
+    )
+    for a, b in zip(found, wanted, strict=True):
+        problems.assert_near(a, b, 1e-9)
+    joint = theirs.component_distribution.log_prob(value[..., None, :]) + ours.logits
+    problems.assert_near(ours.responsibilities(value), joint.softmax(-1), 1e-11)
+    problems.assert_near(ours.posterior(value).probs, joint.softmax(-1), 1e-11)
+
+
 def test_it_is_a_distribution_like_others():
     ours, theirs, _ = build("full", (3,))
     value = theirs.sample((5,))
@@ -198,6 +216,18 @@ def test_entropy_is_named_for_what_it_is():
         ours.entropy_monte_carlo(0)
 
 
+@pytest.mark.parametrize("low", [-200.0, -math.inf], ids=["underflow", "no weight"])
+def test_entropy_bounds_without_a_component(low):
+    logits = torch.tensor([0.0, low], requires_grad=True)
+    means = torch.tensor([[0.0], [9.0]])
+    lower, upper = GaussianMixture(
+        logits=logits, means=means, variances=torch.ones(2, 1)
+    ).entropy_bounds()
+    assert upper.item() == pytest.approx(0.5 * math.log(2 * math.pi * math.e))
+    assert lower.item() == pytest.approx(0.5 * math.log(4 * math.pi))
+    assert torch.isfinite(torch.autograd.grad(upper + lower, logits)[0]).all()
+
+
 def test_divergences():
     torch.manual_seed(0)
     ours, _, _ = build("full")
@@ -212,6 +242,13 @@ def test_divergences():
     assert exact == pytest.approx(0.5 * (2 / 4 + 2 / 4 - 2 + 2 * math.log(4)))
     assert kl_monte_carlo(one, two, 50_000) == pytest.approx(float(exact), rel=0.05)
     assert kl_monte_carlo(ours, other, 20_000) > 0
+    means, covariances = (
+        torch.stack([getattr(m, name) for m in (one, two)]) for name in ("means", "covariances")
+    )
+    found = kl_monte_carlo(one, GaussianMixture(torch.ones(1), means, covariances), 50_000)
+    assert found.tolist() == pytest.approx([0, float(exact)], rel=0.05, abs=1e-6)
+    with pytest.raises(InputError, match=r"batch shapes of p \(2,\) and q \(3,\)"):
+        kl_monte_carlo(build("full", (2,))[0], build("full", (3,))[0])
 
 
 def test_zero_weights_are_no_obstacle():

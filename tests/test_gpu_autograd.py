@@ -219,6 +219,17 @@ def test_nan_stays_where_it_is(where, n):
     assert torch.isfinite(by_weights[2]).all()
 
 
+@pytest.mark.parametrize("n", [5, 40], ids=["few rows", "tiles"])
+@pytest.mark.parametrize("structure", ["full", "tied_diag"])
+def test_a_scale_that_is_not_positive_gives_nan(where, structure, n):
+    inputs = _parameters(structure, where, batch=(2,), n=n)
+    inputs[3].data[0].view(-1)[0] = -1
+    out = mixture_log_prob(*inputs, structure, validate=False)
+    for array in (out, *torch.autograd.grad(out.sum(), inputs[:3])):
+        assert torch.isnan(array[0]).all()
+        assert torch.isfinite(array[1]).all()
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (0, 40), (3, 0)], ids=str)
 def test_empty_batches(where, shape):
     inputs = _parameters("full", where, batch=shape[:1], n=shape[1])

@@ -55,6 +55,8 @@ FAMILIES = {
     "Independent Bernoulli": lambda *b: td.Independent(td.Bernoulli(_positive(*b, 4) / 2), 1),
     "Binomial": lambda *b: td.Binomial(total_count=10, probs=_positive(*b) / 2),
     "Multinomial": lambda *b: td.Multinomial(10, _positive(*b, 3)),
+    # Bounds of their own would leave torch with no value that all components accept.
+    "Uniform": lambda *b: td.Uniform(_real(*b) * 0, torch.full(b, 2.0, dtype=DOUBLE)),
 }
 GAUSSIAN = {"Normal", "Independent Normal", "Normal matrices", "MultivariateNormal"}
 BATCHES = [(), (4,), (2, 3)]
@@ -178,6 +180,23 @@ def test_families_that_cannot_be_built_again_draw_all():
         mixture.rsample()
 
 
+def test_constraints_that_depend_on_other_parameters():
+    labels = torch.tensor([2, 0, 2])
+    low = torch.arange(3.0)
+    assert torch.equal(select(td.Uniform(low, low + 1), labels).low, low[labels])
+    wishart = td.Wishart(low + 5, scale_tril=(low + 1)[:, None, None] * torch.eye(2))
+    chosen = select(wishart, labels)
+    assert torch.equal(chosen.df, wishart.df[labels])
+    assert torch.equal(chosen.scale_tril, wishart.scale_tril[labels])
+
+    class Unnamed(td.Laplace):
+        @property
+        def arg_constraints(self):
+            raise NotImplementedError
+
+    assert select(Unnamed(low, low + 1, validate_args=False), labels) is None
+
+
 def test_shared_weights_and_batched_components():
     components = td.Normal(_real(4, K), _positive(4, K))
     weights = _positive(K)
@@ -193,6 +212,14 @@ def test_shared_weights_and_batched_components():
     )
     assert other.batch_shape == (4,)
     assert other.sample((7,)).shape == other.log_prob(value).shape == (7, 4)
+
+
+@pytest.mark.parametrize("family", ["Normal", "MultivariateNormal", "Gamma"])
+def test_batches_of_one_broadcast(family):
+    ours, theirs = build(family, (1,))
+    value = theirs.sample((7,))[:, 0]
+    problems.assert_near(ours.log_prob(value), theirs.log_prob(value), 1e-12)
+    assert ours.posterior(value).probs.shape == ours.responsibilities(value).shape == (7, K)
 
 
 @pytest.mark.parametrize("family", ["MultivariateNormal", "Gamma", "Normal matrices"])

@@ -277,6 +277,15 @@ def test_epsilon_keeps_collapsed_components_apart_from_zero():
     assert torch.equal(full().scale.diagonal(dim1=-2, dim2=-1), full.phi[2].exp())
 
 
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_from_a_distribution_of_nearly_singular_covariances(structure):
+    scale = torch.tensor([[1.0, 0.0], [1.0, 1e-4]])
+    given = {"scale_tril": scale if structure == "tied" else scale.expand(2, 2, 2)}
+    mixture = GaussianMixture(torch.ones(2), torch.zeros(2, 2), **given, covariance_type=structure)
+    module = GMM.from_distribution(mixture)
+    torch.testing.assert_close(module().scale, mixture.scale, rtol=1e-3, atol=0)
+
+
 @pytest.mark.usefixtures("default_validation")
 def test_it_compiles():
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ from fastgmm.autograd.arguments import (
     from_scale,
 )
 from fastgmm.autograd.engines import engine_for
+from fastgmm.errors import InputError
 
 __all__ = ["component_log_prob", "log_responsibilities", "mixture_log_prob", "responsibilities"]
 
@@ -42,6 +43,10 @@ def _mixtures(
 ) -> Mixtures:
     dtype = check_tensors(x=x, log_weights=log_weights, means=means, factors=factors)
     check_mixture(log_weights, means, factors, covariance_type)
+    if parameterisation not in ("scale", "precisions_cholesky"):
+        raise InputError(
+            f"parameterisation must be 'scale' or 'precisions_cholesky'; got {parameterisation!r}."
+        )
     build = from_scale if parameterisation == "scale" else from_precisions_cholesky
     found: Factors = build(factors.to(dtype), covariance_type, means.shape[-2])
     return flatten(x.to(dtype), log_weights.to(dtype), means.to(dtype), found)
@@ -107,7 +112,7 @@ def mixture_log_prob(
 
     Notes
     -----
-    First derivatives are kernels. Second derivatives hold all rows times components times
+    First derivatives are kernels. Higher derivatives hold all rows times components times
     features in memory.
 
     Examples

@@ -1,6 +1,6 @@
 """The kernels as torch operators: traced by torch.compile, differentiable, batched by vmap.
 
-Mixtures come as in :mod:`fastgmm.autograd.cpu`. The derivative of a derivative is taken of
+Mixtures come as in :mod:`fastgmm.autograd.cpu`. Derivatives of derivatives are taken of
 :func:`dense_log_prob`, which holds all rows times components times features: correct, not fast.
 """
 
@@ -157,19 +157,30 @@ def _save_all(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.wanted = (inputs[5], True, inputs[6], inputs[6])
 
 
+def _own(tensor: Tensor, attached: bool) -> Tensor:
+    """A tensor to differentiate by, though others may depend on it too."""
+    if attached and tensor.requires_grad:
+        return tensor.view_as(tensor)
+    return tensor.detach().requires_grad_()
+
+
 def _second(
     dense: Callable[..., Tensor], saved: Any, upstream: tuple[Tensor, ...], wanted: Any
 ) -> tuple[Tensor | None, ...]:
     """Differentiate gradients, through the formula that keeps everything."""
+    further = torch.is_grad_enabled()
     with torch.enable_grad():
-        weights, *arguments = (t.detach().requires_grad_() for t in saved)
-        value = dense(*arguments)
+        weights, *arguments = inputs = tuple(_own(t, further) for t in saved)
+        used = weights != 0 if weights.ndim == 2 else (weights != 0).any(-1)
+        # A row that is not finite takes no part where nothing is asked of it.
+        lost = (~used & ~arguments[0].isfinite().all(-1))[..., None]
+        value = dense(arguments[0].masked_fill(lost, 0), *arguments[1:]).masked_fill(lost, 0)
         if weights.ndim == 2:
             value = value.logsumexp(-1)
         first = torch.autograd.grad(value, arguments, weights, create_graph=True)
         terms = zip(first, upstream, wanted, strict=True)
         total = torch.stack([(g * u).sum() for g, u, found in terms if found]).sum()
-        return torch.autograd.grad(total, (weights, *arguments), allow_unused=True)
+        return torch.autograd.grad(total, inputs, allow_unused=True, create_graph=further)
 
 
 def _double_backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:

@@ -277,7 +277,9 @@ def _derive(
     else:
         result.means[part] = np.sqrt(2) * factors * sums
         if not mixtures.shared:
-            moments = moments / (_ROOT_HALF * factors)
+            # Zeros stand for what is not finite; NaN takes their place in the end.
+            with np.errstate(invalid="ignore"):
+                moments = moments / (_ROOT_HALF * factors)
     if mixtures.shared:
         # sum_k w y (x - mu_k)' = pull x' - sum_k (sum w y) mu_k'.
         raw = mixtures.raw_means[part]

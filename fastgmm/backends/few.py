@@ -23,6 +23,12 @@ def _flops(x: Array, means: Array, scale: Array) -> float:
     return float(x.shape[0] * x.shape[1] * means.shape[1]) * (4 * cost + 40)
 
 
+def _constants(log_weights: Array, scale: Array) -> Array:
+    """The log-weights, NaN where the diagonal of a scale is not positive: no mixture to use."""
+    diagonal = np.diagonal(scale, axis1=-2, axis2=-1) if scale.ndim == 4 else scale
+    return np.where((diagonal > 0).all(axis=-1), log_weights, np.nan)
+
+
 def check_values(x: Array, log_weights: Array, means: Array, scale: Array) -> None:
     """Refuse what no kernel could make sense of; arguments as for :func:`score`.
 
@@ -31,10 +37,7 @@ def check_values(x: Array, log_weights: Array, means: Array, scale: Array) -> No
     InputError
         Naming the argument, and the first mixture, row or component where it is wrong.
     """
-    diagonal = np.diagonal(scale, axis1=-2, axis2=-1) if scale.ndim == 4 else scale
-    with np.errstate(divide="ignore", invalid="ignore"):
-        heights = -np.log(diagonal).sum(axis=-1)
-    finite.check_values(x, log_weights + heights, means, scale)
+    finite.check_values(x, _constants(log_weights, scale), means, scale)
 
 
 def score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
@@ -50,9 +53,9 @@ def score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
     Returns
     -------
     log_likelihood : ndarray of shape (B, N)
-        NaN gives NaN, an infinite row -inf.
+        NaN and a diagonal that is not positive give NaN, an infinite row -inf.
     """
-    return finite.settled(_score, x, log_weights, means, scale)
+    return finite.settled(_score, x, _constants(log_weights, scale), means, scale)
 
 
 def _score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
@@ -83,7 +86,9 @@ def backward(
     gradients : Gradients
         By x, log_weights (``constants``), means and scale (``factors``).
     """
-    keep, (x, log_weights, means, scale) = finite.usable(upstream, x, log_weights, means, scale)
+    keep, (x, log_weights, means, scale) = finite.usable(
+        upstream, x, _constants(log_weights, scale), means, scale
+    )
     arguments = [np.ascontiguousarray(a) for a in (upstream, log_weights, means, scale)]
     found = [np.empty(x.shape, x.dtype), *(np.zeros(a.shape, x.dtype) for a in arguments[1:])]
     kernels.few_backward(x, *arguments, *found, threads=threads(2 * _flops(x, means, scale)))

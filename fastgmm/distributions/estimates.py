@@ -76,7 +76,9 @@ def entropy_bounds(mixture: Gaussians) -> tuple[Tensor, Tensor]:
     scales = mixture.scales()
     diagonal = scales.diagonal(dim1=-2, dim2=-1) if mixture.full else scales
     heights = diagonal.log().sum(-1) + 0.5 * n_features * (1 + math.log(2 * math.pi))
-    upper = (weights * heights - torch.special.xlogy(weights, weights)).sum(-1)
+    # Not by xlogy: its derivative at a weight that underflows is NaN.
+    logs = mixture.logits.masked_fill(mixture.logits == -torch.inf, 0)
+    upper = (weights * (heights - logs)).sum(-1)
     covariances = mixture.component_covariances()
     pairs = covariances[..., :, None, :, :] + covariances[..., None, :, :, :]
     factor = torch.linalg.cholesky(pairs)
@@ -94,7 +96,7 @@ def kl_monte_carlo(p: Distribution, q: Distribution, n_samples: int = 4096) -> T
     Parameters
     ----------
     p, q : Distribution
-        With the same event shape.
+        With the same event shape, and batch shapes that broadcast.
     n_samples : int
         The standard error falls with its root.
 
@@ -103,11 +105,24 @@ def kl_monte_carlo(p: Distribution, q: Distribution, n_samples: int = 4096) -> T
     divergence : Tensor of the batch shape
         In nats; unbiased, so that it may be a little below 0. Differentiable by the parameters of
         ``q``, and by those of ``p`` where it has ``rsample``.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, or ``n_samples`` is below 1.
     """
     if p.event_shape != q.event_shape:
         raise InputError(
             f"p and q must have the same event_shape; got {p.event_shape} and {q.event_shape}."
         )
+    try:
+        batch = torch.broadcast_shapes(p.batch_shape, q.batch_shape)
+    except RuntimeError:
+        raise InputError(
+            f"the batch shapes of p {tuple(p.batch_shape)} and q {tuple(q.batch_shape)} must "
+            "broadcast."
+        ) from None
+    p, q = (d if d.batch_shape == batch else d.expand(batch) for d in (p, q))
     shape = torch.Size([_positive(n_samples)])
     drawn = p.rsample(shape) if p.has_rsample else p.sample(shape)
     return (p.log_prob(drawn) - q.log_prob(drawn)).mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any
 
@@ -55,10 +56,13 @@ def select(components: Distribution, labels: Tensor) -> Distribution | None:
 
 def _select(components: Distribution, labels: Tensor, n_inner: int) -> Distribution | None:
     """As :func:`select`, with ``n_inner`` batch dimensions behind that of the components."""
-    arguments = _arguments(components)
+    known: Any = None
+    with contextlib.suppress(NotImplementedError):
+        # Of the instance: those of some families depend on other parameters.
+        known = components.arg_constraints
+    arguments = _arguments(components, known) if isinstance(known, dict) else None
     if arguments is None:
         return None
-    known: Any = type(components).arg_constraints
     chosen: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in known or not isinstance(value, Tensor):
@@ -71,11 +75,9 @@ def _select(components: Distribution, labels: Tensor, n_inner: int) -> Distribut
     return type(components)(**chosen, validate_args=False)
 
 
-def _arguments(components: Distribution) -> dict[str, Any] | None:
+def _arguments(components: Distribution, known: dict[str, Any]) -> dict[str, Any] | None:
     """What the constructor of a distribution would be given; None where that cannot be known."""
-    cls = type(components)
-    known: Any = cls.arg_constraints
-    names = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    names = list(inspect.signature(type(components).__init__).parameters.values())[1:]
     dropped = {name for group in _ALTERNATIVES for name in [g for g in group if g in known][1:]}
     arguments = {}
     for parameter in names:

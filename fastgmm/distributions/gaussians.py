@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,23 +13,6 @@ from fastgmm import autograd
 from fastgmm.autograd import ops
 from fastgmm.autograd.arguments import check_structure, check_tensors, from_scale
 from fastgmm.distributions.implicit import attach
-
-
-def rows_of(value: Tensor, batch_shape: torch.Size) -> tuple[Tensor, torch.Size]:
-    """Values (*S, *batch, D) as rows of each mixture (*batch, N, D), and S."""
-    n_features = value.shape[-1]
-    shape = torch.broadcast_shapes(value.shape[:-1], batch_shape)
-    n_sample = len(shape) - len(batch_shape)
-    sample_shape = shape[:n_sample]
-    value = value.expand(*shape, n_features)
-    value = value.reshape(math.prod(sample_shape), *batch_shape, n_features)
-    return value.movedim(0, -2), torch.Size(sample_shape)
-
-
-def values_of(rows: Tensor, sample_shape: torch.Size, n_batch: int) -> Tensor:
-    """The way back: (*batch, N, ...) as (*S, *batch, ...)."""
-    rows = rows.movedim(n_batch, 0)
-    return rows.reshape((*sample_shape, *rows.shape[1:]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +63,33 @@ class Gaussians:
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(value), (*S, *batch)."""
-        rows, sample_shape = rows_of(value, self.batch_shape)
-        found = autograd.mixture_log_prob(
-            rows, self.logits, self.means, self.scale, self.covariance_type, validate=False
-        )
-        return values_of(found, sample_shape, len(self.batch_shape))
+        return self._by_rows(autograd.mixture_log_prob, value)
 
     def log_responsibilities(self, value: Tensor) -> Tensor:
         """log p(k | value), (*S, *batch, K)."""
-        rows, sample_shape = rows_of(value, self.batch_shape)
-        found = autograd.log_responsibilities(
-            rows, self.logits, self.means, self.scale, self.covariance_type, validate=False
+        return self._by_rows(autograd.log_responsibilities, value)
+
+    def _by_rows(self, function: Callable[..., Tensor], value: Tensor) -> Tensor:
+        """What a function gives for values (*S, *batch, D) as rows of each mixture."""
+        batch = self.batch_shape
+        shape = torch.broadcast_shapes(value.shape[:-1], batch)
+        n_sample = len(shape) - len(batch)
+        # Where the batch has 1 and the values have more, they are rows of one mixture as well.
+        own = [i for i in range(n_sample, len(shape)) if shape[i] == batch[i - n_sample]]
+        places = list(range(len(shape)))
+        order = own + [i for i in places if i not in own]
+        sizes = [shape[i] for i in order]
+        rows = value.expand(*shape, -1).movedim(order, places)
+        found = function(
+            rows.reshape(*batch, math.prod(sizes[len(own) :]), self.n_features),
+            self.logits,
+            self.means,
+            self.scale,
+            self.covariance_type,
+            validate=False,
         )
-        return values_of(found, sample_shape, len(self.batch_shape))
+        found = found.reshape((*sizes, *found.shape[len(batch) + 1 :]))
+        return found.movedim(places, order)
 
     def scales(self) -> Tensor:
         """The scale with a dimension of components: triangles, or (*batch, K or 1, D)."""
@@ -163,4 +161,5 @@ class Gaussians:
 
     def _shaped(self, drawn: Tensor, sample_shape: torch.Size) -> Tensor:
         shaped = drawn.reshape(*self.batch_shape, drawn.shape[-2], self.n_features)
-        return values_of(shaped.to(self.means.dtype), sample_shape, len(self.batch_shape))
+        rows = shaped.to(self.means.dtype).movedim(-2, 0)
+        return rows.reshape((*sample_shape, *rows.shape[1:]))

@@ -15,7 +15,7 @@ from .expect import largest, normalise
 from .gradient import add_gradient, add_shared_cross, unwhiten, weigh
 from .jit import driver, kernel
 from .score import GROUP, fold_sum, log_sums
-from .skip import STATES, SUM, begin_tile, settle_top, whole_strips
+from .skip import STATES, SUM, begin_tile, settle_far, settle_top, whole_strips
 from .structure import visit
 from .tile import block_range, load_rows, scratch, tile_scratch
 
@@ -111,6 +111,7 @@ def _posterior_weights(
         z, means, factors, constants, reach, z.shape[0], 0, n_components, 0, 0, n, state, lp, masks
     )
     settle_top(0, n, state)
+    settle_far(0, n, lp, masks, state)
     normalise(lp, active, n_components, masks, 0, n, state)
     for t in range(n):
         # A row that no component can reach pulls at nothing.

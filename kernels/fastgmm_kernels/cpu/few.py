@@ -60,6 +60,12 @@ def _solve_diag(x, mean, scale, y):
 
 
 @kernel
+def _reached(lp):
+    """A log-probability; squares beyond the range of the precision may have met as 0 * inf."""
+    return -np.inf if math.isnan(lp) else lp
+
+
+@kernel
 def _pull_full(scale, y, w, u, dscale):
     n = y.shape[0]
     for d in range(n):
@@ -137,7 +143,7 @@ def few_score(x, log_weights, means, scale, out):
                 top = out.dtype.type(-np.inf)
                 for k in range(n_components):
                     q = _solve(x[b, n], means[b, k], scale[b, min(k, last)], y)
-                    lp[k] = height[k] - q / 2
+                    lp[k] = _reached(height[k] - q / 2)
                     top = max(top, lp[k])
                 total = out.dtype.type(0)
                 for k in range(n_components):
@@ -171,7 +177,7 @@ def few_backward(x, upstream, log_weights, means, scale, dx, dweights, dmeans, d
                 top = dx.dtype.type(-np.inf)
                 for k in range(n_components):
                     q = _solve(x[b, n], means[b, k], scale[b, min(k, last)], y[k])
-                    lp[k] = height[k] - q / 2
+                    lp[k] = _reached(height[k] - q / 2)
                     top = max(top, lp[k])
                 total = dx.dtype.type(0)
                 for k in range(n_components):
