@@ -16,7 +16,7 @@ from benchmarks.clock import Clock
 from benchmarks.measure import measure
 from benchmarks.report import cells, notes
 from benchmarks.workloads import make
-from tiny_rows import Absent, Wrong, hasty_timing, row_of  # noqa: F401
+from tiny_rows import Absent, Wrong, hasty_timing, positive_times, row_of  # noqa: F401
 
 STRUCTURES = ("full", "tied", "diag", "spherical")
 

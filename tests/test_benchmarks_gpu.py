@@ -23,6 +23,7 @@ from benchmarks.gpu.rows import MODES, ROWS, STATED_FLOORS, shrunk  # noqa: E402
 from benchmarks.measure import measure  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 from benchmarks.workloads import draw_truth  # noqa: E402
+from tiny_rows import positive_times  # noqa: E402, F401
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")

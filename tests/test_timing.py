@@ -14,6 +14,7 @@ from benchmarks.adapters import Reference, ScikitLearn
 from benchmarks.measure import measure
 from benchmarks.rows import Row
 from benchmarks.timing import PerCall, PerIteration, interleave
+from tiny_rows import positive_times  # noqa: F401
 
 
 def test_turns_that_are_wanted_are_made_beyond_the_budget():
@@ -29,6 +30,14 @@ def test_the_repeats_of_a_row_are_for_the_peers_of_its_targets():
     found = measure(row, 0.0, adapters=(ScikitLearn, Reference))["implementations"]
     assert [entry["seconds"]["repeats"] for entry in found.values()] == [4, 2]
     assert replace(row, shape=(100_000, 3, 4)).shrunk(20).repeats == 2
+
+
+def test_noise_is_no_time(monkeypatch):
+    monkeypatch.setattr(PerIteration, "__call__", lambda self: -1.0)
+    row = Row("row", "row", "fit", "diag", (400, 3, 4))
+    (entry,) = measure(row, 0.0, adapters=(Reference,))["implementations"].values()
+    assert "seconds" not in entry
+    assert "differ by less" in entry["failed"]
 
 
 @pytest.fixture
