@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.distributions as td
+
+from fastgmm.autograd import mixture_log_prob
 
 STRUCTURES = ("full", "tied", "diag", "tied_diag", "spherical", "tied_spherical")
 
@@ -83,3 +87,23 @@ def assert_near(got, expected, rtol, what="", floor=0.0):
     error = (got.detach().double() - expected.detach().double()).abs().max()
     size = max(float(expected.detach().double().abs().max()), floor, 1e-300)
     assert error <= rtol * size, (what, float(error), size)
+
+
+def nan_stays_where_it_is(inputs):
+    """NaN in a row spoils that row, in a mean its mixture, and nothing else; three mixtures."""
+    inputs = [t.detach() for t in inputs]
+    inputs[0][0, 2, 0] = math.nan
+    inputs[2][1, 0, 0] = math.nan
+    for t in inputs:
+        t.requires_grad_()
+    out = mixture_log_prob(*inputs, validate=False)
+    bad = torch.isnan(out)
+    assert bad[0].nonzero().tolist() == [[2]]
+    assert bad[1].all()
+    assert not bad[2].any()
+    used = torch.where(bad, 0.0, out).sum()
+    for gradient in torch.autograd.grad(used, inputs):
+        assert torch.isfinite(gradient[[0, 2]]).all()
+    (by_weights,) = torch.autograd.grad(mixture_log_prob(*inputs, validate=False).sum(), inputs[1])
+    assert torch.isnan(by_weights[0]).all()
+    assert torch.isfinite(by_weights[2]).all()

@@ -120,17 +120,11 @@ def backward(
     return _spoilt(keep, found)
 
 
-def _few_constants(log_weights: Tensor, scale: Tensor) -> Tensor:
-    """The log-weights, NaN where the diagonal of a scale is not positive: no mixture to use."""
-    diagonal = scale.diagonal(dim1=-2, dim2=-1) if scale.ndim == 4 else scale
-    return torch.where((diagonal > 0).all(dim=-1), log_weights, torch.nan)
-
-
 def few_score(
     x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor, validate: bool
 ) -> Tensor:
     """log sum_k w_k N(x; mu_k, L_k L_k'), (B, N), for mixtures of few rows."""
-    arguments = x, _few_constants(log_weights, scale), means, scale
+    arguments = x, few.sound_constants(log_weights, scale), means, scale
     if validate:
         _check(few.check_values, arguments[1], *arguments)
     return _settled(_run(few_gpu.score, x, *arguments), *arguments)
@@ -140,7 +134,7 @@ def few_backward(
     upstream: Tensor, x: Tensor, log_weights: Tensor, means: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients by x, log_weights, means and scale of the sum of ``upstream`` times the former."""
-    keep, arguments = _usable(upstream, x, _few_constants(log_weights, scale), means, scale)
+    keep, arguments = _usable(upstream, x, few.sound_constants(log_weights, scale), means, scale)
     return _spoilt(keep, _run(few_gpu.backward, x, upstream.to(x.dtype), *arguments))
 
 

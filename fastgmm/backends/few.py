@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastgmm.arrays import Array, namespace
 from fastgmm.backends import finite
-from fastgmm.backends.batched import Array, Gradients
+from fastgmm.backends.batched import Gradients
 from fastgmm.backends.threads import threads
+from fastgmm.linalg import diagonal
 from fastgmm_kernels import cpu as kernels
 
 # Rows of a mixture up to which its factors are not worth preparing.
@@ -23,10 +25,13 @@ def _flops(x: Array, means: Array, scale: Array) -> float:
     return float(x.shape[0] * x.shape[1] * means.shape[1]) * (4 * cost + 40)
 
 
-def _constants(log_weights: Array, scale: Array) -> Array:
-    """The log-weights, NaN where the diagonal of a scale is not positive: no mixture to use."""
-    diagonal = np.diagonal(scale, axis1=-2, axis2=-1) if scale.ndim == 4 else scale
-    return np.where((diagonal > 0).all(axis=-1), log_weights, np.nan)
+def sound_constants(log_weights: Array, scale: Array) -> Array:
+    """The log-weights, NaN where the diagonal of a scale is not positive: no mixture to use.
+
+    Arrays, or tensors on any device.
+    """
+    entries = diagonal(scale) if scale.ndim == 4 else scale
+    return namespace(scale).where((entries > 0).all(axis=-1), log_weights, float("nan"))
 
 
 def check_values(x: Array, log_weights: Array, means: Array, scale: Array) -> None:
@@ -37,7 +42,7 @@ def check_values(x: Array, log_weights: Array, means: Array, scale: Array) -> No
     InputError
         Naming the argument, and the first mixture, row or component where it is wrong.
     """
-    finite.check_values(x, _constants(log_weights, scale), means, scale)
+    finite.check_values(x, sound_constants(log_weights, scale), means, scale)
 
 
 def score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
@@ -55,7 +60,7 @@ def score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
     log_likelihood : ndarray of shape (B, N)
         NaN and a diagonal that is not positive give NaN, an infinite row -inf.
     """
-    return finite.settled(_score, x, _constants(log_weights, scale), means, scale)
+    return finite.settled(_score, x, sound_constants(log_weights, scale), means, scale)
 
 
 def _score(x: Array, log_weights: Array, means: Array, scale: Array) -> Array:
@@ -87,7 +92,7 @@ def backward(
         By x, log_weights (``constants``), means and scale (``factors``).
     """
     keep, (x, log_weights, means, scale) = finite.usable(
-        upstream, x, _constants(log_weights, scale), means, scale
+        upstream, x, sound_constants(log_weights, scale), means, scale
     )
     arguments = [np.ascontiguousarray(a) for a in (upstream, log_weights, means, scale)]
     found = [np.empty(x.shape, x.dtype), *(np.zeros(a.shape, x.dtype) for a in arguments[1:])]

@@ -121,13 +121,13 @@ def _fastest(kernel: str, call: Any, timer: Timer) -> tuple[Launch, float]:
             pair[place] = launch
             changed = {**options, "launches": tuple(pair)}
         try:
-            time = timer(partial(function, *args, **changed))
+            median = timer(partial(function, *args, **changed))
         except Exception as error:  # noqa: BLE001
             # Too much shared memory, too many registers, or more than a compiler can take.
             _log.info("%s %s: %s", kernel, launch, str(error).partition("\n")[0])
             continue
-        if time < best[1]:
-            best = launch, time
+        if median < best[1]:
+            best = launch, median
     return best
 
 
