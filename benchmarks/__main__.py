@@ -88,9 +88,6 @@ def _report(arguments: list[str]) -> int:
 
 
 def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     from . import page
 
     text = page.markdown(result)
@@ -98,12 +95,21 @@ def _write(result: dict[str, Any], options: argparse.Namespace) -> None:
     write_json(getattr(options, "json", None), result)
     for path, content in (
         (options.markdown, lambda: text),
-        (options.html, lambda: page.page(result)),
+        (options.html, lambda: _page(result)),
     ):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content())
             print(f"wrote {path}", file=sys.stderr)
+
+
+def _page(result: dict[str, Any]) -> str:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from . import page
+
+    return page.page(result)
 
 
 class _Progress:

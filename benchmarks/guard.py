@@ -1,4 +1,4 @@
-"""What a call would need at full size, from two smaller ones: nothing is run into swapping."""
+"""What a call would need at full size, from smaller ones: nothing is run into swapping."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ MOST_BYTES, MOST_SHARE = 12e9, 0.6
 #: work below which nothing can go wrong: bytes of the largest array that an implementation might
 #: form, and rows x components x features (squared for full), of which the slowest do 1e8 a second
 _SMALL_BYTES, _SLOW_RATE = 1e9, 1e8
+#: share of the rows that is tried where few rows are much fewer: what leaves the caches, or is
+#: given back to the system and taken again, costs more per row
+_MIDDLE = 16
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,27 @@ def harmless(row: Row, seconds: float) -> bool:
 def predict(row: Row, call: Callable[[int], Any]) -> Need:
     """What a call on all rows needs, by the line through two calls on few of them.
 
-    ``call(n)`` runs the task on the first n rows; each is run once before, so that compilation and
-    start-up are in neither.
+    And by a call on a part of them, if that says more. ``call(n)`` runs the task on the first n
+    rows; each is run once before, so that compilation and start-up are in none.
     """
-    sizes = (few(row) // 2 + 1, few(row))
-    found = []
-    for n in sizes:
+
+    def tried(n: int) -> Need:
         call(n)
-        found.append(observe(lambda n=n: call(n))[1])
+        return observe(lambda: call(n))[1]
+
+    sizes = (few(row) // 2 + 1, few(row))
+    middle = row.shape[0] // _MIDDLE
+    small, large = (tried(n) for n in sizes)
     factor = (row.shape[0] - sizes[1]) / max(sizes[1] - sizes[0], 1)
 
-    def line(small: float, large: float) -> float:
-        return large + max(0.0, large - small) * factor
+    def line(a: float, b: float) -> float:
+        return b + max(0.0, b - a) * factor
 
-    return Need(line(found[0].seconds, found[1].seconds), line(found[0].bytes, found[1].bytes))
+    need = Need(line(small.seconds, large.seconds), line(small.bytes, large.bytes))
+    if middle <= 2 * sizes[1] or need.bytes > most_bytes():
+        return need
+    part = tried(middle)
+    return Need(max(need.seconds, _MIDDLE * part.seconds), max(need.bytes, _MIDDLE * part.bytes))
 
 
 def too_much(need: Need, calls: float, seconds: float) -> str | None:
@@ -78,10 +88,10 @@ def too_much(need: Need, calls: float, seconds: float) -> str | None:
     if need.bytes > (limit := most_bytes()):
         return (
             f"would need about {need.bytes / 1e9:.1f} GB (limit {limit / 1e9:.1f} GB),"
-            " by two smaller calls"
+            " by smaller calls"
         )
     if need.seconds * calls > seconds:
-        return f"one call would need about {need.seconds:.2g} s, by two smaller ones"
+        return f"one call would need about {need.seconds:.2g} s, by smaller ones"
     return None
 
 

@@ -111,7 +111,7 @@ def batching(n: int, k: int, d: int, batch: int, overlap: str, budget: float) ->
     for adapter in adapters.values():
         adapter.fit(workload.x, 2)
     calls = {
-        name: PerIteration(lambda i, a=adapter: a.fit(workload.x, i), 2, 6)  # type: ignore[misc]
+        name: PerIteration(lambda i, a=adapter: a.fit(workload.x, i), 2, 12)  # type: ignore[misc]
         for name, adapter in adapters.items()
     }
     found = interleave(calls, budget, least=3)

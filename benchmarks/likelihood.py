@@ -9,7 +9,8 @@ alike.
 There are two starts. "random": rows drawn at random as means, equal weights, the covariance of all
 rows. "k-means": the clusters after some of Lloyd's iterations from the same rows; the seconds that
 an implementation needs for these iterations count as its own, and all go on from the centres of the
-oracle. Who has no k-means to call begins for nothing, which its line says.
+oracle. Who has no k-means to call begins for nothing, which its line says; scikit-learn's seconds
+are those of `KMeans.fit`, which looks at its input and labels the rows besides.
 """
 
 from __future__ import annotations

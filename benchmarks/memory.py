@@ -1,8 +1,8 @@
 """Peak resident memory beyond the input: ``python -m benchmarks.memory [--json FILE]``.
 
-Each case runs in a fresh process: rows are drawn, a small slice is run once so that compiled code
-and thread stacks exist, freed memory goes back to the system, the system's high-water mark is
-reset, then the case runs.
+Each case runs in a fresh process: rows are drawn, the case runs once so that compiled code and
+thread stacks exist, freed memory goes back to the system, the system's high-water mark is reset,
+then the case runs again. That is so for all implementations, compiled or not.
 """
 
 from __future__ import annotations
@@ -139,10 +139,7 @@ def run_case(
     adapter = by_name(implementation)(workload.start, "float32")
     call = _call(task, adapter)
     x = adapter.rows(workload.x)
-    # long enough for every component to keep a covariance of full rank
-    call(adapter.rows(workload.head(20_000).x.copy()))
-    if adapter.compiles_shapes:
-        call(x)
+    call(x)
     release()
     before = resident()
     exact = reset_peak()

@@ -66,10 +66,10 @@ def responsibilities(x: Array, p: Parameters) -> Array:
     return np.asarray(np.exp(log_prob - log_sum_exp(log_prob)[:, None]))
 
 
-def fit(x: Array, p: Parameters, n_iter: int) -> Parameters:
+def fit(x: Array, p: Parameters, n_iter: int, reg_covar: float = 0.0) -> Parameters:
     """The parameters after so many EM iterations."""
     for _ in range(n_iter):
-        p = _iterate(x, p)
+        p = _iterate(x, p, reg_covar)
     return p
 
 
@@ -90,7 +90,7 @@ def kmeans(x: Array, centres: Array, n_iter: int) -> Array:
     return centres
 
 
-def _iterate(x: Array, p: Parameters) -> Parameters:
+def _iterate(x: Array, p: Parameters, reg_covar: float) -> Parameters:
     """One EM iteration; moments are taken about the middle of the means, for full about each."""
     k, d = p.means.shape
     middle = p.means.mean(axis=0)
@@ -121,4 +121,5 @@ def _iterate(x: Array, p: Parameters) -> Parameters:
         covariances = second / counts[:, None] - shift**2
         if p.structure == "spherical":
             covariances = covariances.mean(axis=1)
-    return Parameters(p.structure, weights, about + shift, covariances)
+    floor = reg_covar * np.eye(d) if p.structure in ("full", "tied") else reg_covar
+    return Parameters(p.structure, weights, about + shift, covariances + floor)

@@ -110,8 +110,9 @@ class Subject:
         if not self.host or guard.harmless(self.row, seconds):
             return None
         need = guard.predict(self.row, lambda n: self.call(length, self.x[:n]))
-        # the check, then two turns of a call, or of a short and a long fit
-        return guard.too_much(need, 3.0 if self._one_pass else 4.0, seconds)
+        # the check, which may compile first, then two turns of a call, or of a short and a long fit
+        checks = self._checked / length * (2 if self.adapter.compiles_shapes else 1)
+        return guard.too_much(need, 3.0 if self._one_pass else checks + 2, seconds)
 
     def check(self, entry: dict[str, Any], truth: Any) -> bool:
         """Record memory and error of a call at full size; whether a time may be shown."""

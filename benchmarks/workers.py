@@ -11,6 +11,9 @@ from .report import aligned, seconds
 ROWS = (10**6, 10**8, 10**10, 10**12)
 COMPONENTS = (64, 1_000, 10_000, 100_000)
 WORKERS = (1, 10, 100, 1_000)
+#: all-reduces of an iteration: the statistics, and two flags of 8 bytes by which processes learn
+#: whether all go on
+_REDUCTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class Cost:
     reading: float = 1e9
 
     def all_reduce(self, k: int, workers: int) -> float:
-        """A ring: 2 (p - 1) steps, each with the p-th part of the statistics."""
+        """Rings of 2 (p - 1) steps: one with a p-th part of the statistics each, and the flags."""
         size, steps = statistics_bytes(k, self.d), 2 * (workers - 1)
-        return steps * (size / workers / self.bandwidth + self.latency)
+        return steps * (size / workers / self.bandwidth + _REDUCTIONS * self.latency)
 
     def passing(self, n: int, k: int, workers: int) -> float:
         """The pass over a worker's share of the rows: computing and reading overlap."""
@@ -155,13 +158,14 @@ Assumed: workers like that machine; between them {cost.bandwidth * 8 / 1e9:g} Gb
 before is computed.
 
     iteration  = max(N K pair, 4 N D / reading) / p + K component + all-reduce
-    all-reduce = 2 (p - 1) (S / p / bandwidth + latency)      a ring
+    all-reduce = 2 (p - 1) (S / p / bandwidth + {_REDUCTIONS} latency)    a ring; two more of flags
     S          = 8 (3 + K (1 + D + D^2)) bytes                the statistics
 
 What goes over the wire does not depend on the rows: {size / 1e6:.3g} MB per iteration for
 K=1,000. Both the pass and the all-reduce grow with K, so that for many components their ratio is a
 number of rows: below about {cost.rows_at_turning_point():,.0f} rows per worker the all-reduce takes
-longer than the pass. For few components it is the latency of 2 (p - 1) messages that ends the gain.
+longer than the pass. For few components it is the latency of {2 * _REDUCTIONS} (p - 1) messages
+that ends the gain.
 
 Seconds of one iteration; with * the all-reduce takes longer than the pass.
 

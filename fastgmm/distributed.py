@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
 from itertools import accumulate
@@ -34,9 +34,11 @@ class Sharded(Source):
     """The rows of all processes of a group, of which each has its own.
 
     Every process of the group calls ``fit`` with a ``Sharded`` of its rows and equal settings, and
-    ends with the same model: that of a fit to all rows together, to rounding. The random state is
-    that of rank 0. An error in one process ends the fit in all. Nothing but ``fit`` takes it: to
-    score or label rows give each process its own.
+    ends with the same model: from the same start that of a fit to all rows together, to rounding.
+    "kmeans" and "k-means++" choose first centroids among a random sample of max(16384, 32 K) rows,
+    as where rows are not in memory; the steps of ``warm_up`` are those of rank 0 with its rows. The
+    random state is that of rank 0. An error in one process ends the fit in all. Nothing but ``fit``
+    takes it: to score or label rows give each process its own.
 
     Parameters
     ----------
@@ -159,11 +161,11 @@ class Sharded(Source):
         for chunk in self._local if self._local is not None else ():
             yield counted(chunk, start, self.weight_scale)
 
-    def total(self, part: Callable[[Chunk], T]) -> T:
+    def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
         value: T | None = None
         with _Told(self):
             if self._local is not None:
-                value = super().total(part)
+                value = super().fold(run)
         if self._starts is None:
             mine = 0 if self._local is None else self._local.n_rows
             counts = self._group.gather(mine)

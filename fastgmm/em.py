@@ -5,7 +5,7 @@ rows --pass(model)--> SufficientStatistics --M-step--> model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,15 +124,18 @@ def e_step(
     if not source.resident:
         orders = None
 
-    def accumulate(chunk: Chunk) -> SufficientStatistics:
-        order = None
-        if orders is not None:
-            if chunk.start not in orders:
-                orders[chunk.start] = backend.of(chunk.x).new_order()
-            order = orders[chunk.start]
-        return backend.accumulate(prepared, chunk.x, chunk.weight, about, order)
+    def order_of(chunk: Chunk) -> Any:
+        if orders is None:
+            return None
+        if chunk.start not in orders:
+            orders[chunk.start] = backend.of(chunk.x).new_order()
+        return orders[chunk.start]
 
-    return source.total(accumulate)
+    def accumulate(chunks: Iterable[Chunk]) -> SufficientStatistics:
+        parts = ((chunk.x, chunk.weight, order_of(chunk)) for chunk in chunks)
+        return backend.accumulate_all(prepared, parts, about)
+
+    return source.fold(accumulate)
 
 
 def m_step(

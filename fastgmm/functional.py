@@ -3,7 +3,12 @@
 The mixture is given as arrays: ``weights`` (K,), ``means`` (K, D) and ``precisions_cholesky`` as
 in scikit-learn: for "full" upper triangular U_k (K, D, D) with Sigma_k^-1 = U_k U_k', for "tied"
 one U, otherwise reciprocal standard deviations of the structure's shape. Rows that are a tensor
-give tensors on its device, through which no gradient flows; the mixture may be of any kind.
+give tensors on its device; the mixture may be of any kind. Half precision is computed and answered
+in float32, all else but float32 in float64.
+
+``log_prob``, ``score_samples`` and ``responsibilities`` carry gradients where a tensor requires
+them, and take leading dimensions of many mixtures: then all arguments are tensors and ``device``
+is "auto". ``predict`` and ``sufficient_statistics`` give what no gradient flows through.
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ class GaussianMixture(MixtureStreaming):
         Rows per chunk, or their size such as "64MB". By default all rows of an array at once, and
         64 MiB of rows that are not in memory.
     precision : {"highest", "high", "medium"}
-        Of float32 products on a GPU, as in torch: float32, about 1e-5, TensorFloat-32. It concerns
-        neither float64 nor the CPU.
+        Of float32 products on a GPU, by torch's names and at least as exact: float32 grade, about
+        1e-5 (three bfloat16 products), TensorFloat-32. On AMD "medium" is "high", before capability
+        80 all are float32. It concerns neither float64 nor the CPU.
 
     Attributes
     ----------
@@ -185,18 +186,19 @@ class GaussianMixture(MixtureStreaming):
             pyarrow Tables of more than 64 MiB count as such too.
         y : ignored
         sample_weight : array-like of shape (N,), optional
-            Weights of the rows: an integer weight counts as so many copies, 0 as none. With rows
-            that are not in memory a path of a .npy file will do.
+            Weights of the rows: an integer weight counts as so many copies, 0 as none. A path of
+            a .npy file will do. A :class:`fastgmm.sources.Source` has its own weights.
         callback : callable, optional
             Called with a :class:`fastgmm.em.EMState` after every iteration; returning True ends
-            the fit.
+            this start, and with ``n_init`` above 1 the next one begins.
         checkpoint : path-like, optional
             A file that is written after every ``checkpoint_every`` iterations. A fit that was
             interrupted goes on from there when it is called again, to the same bits; one that had
-            ended gives its result again.
+            ended gives its result again. Not with ``warm_start`` or a Generator as random state.
         checkpoint_every : int
         warm_up : int
-            Epochs of stepwise EM before EM itself, which bring a start near an optimum.
+            Epochs of stepwise EM before EM itself, which bring a start near an optimum. Of
+            processes that share a fit the first takes them, with its own rows.
         return_on_interrupt : bool
             Whether Ctrl-C ends the fit with the parameters of the last complete iteration and a
             ConvergenceWarning, ``converged_`` being False; not for processes that share a fit. By

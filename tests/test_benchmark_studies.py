@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import oracle
-from benchmarks import fuzz, likelihood, scaling
+from benchmarks import fuzz, likelihood, scaling, torch_side
 from benchmarks.adapters import FastGMM, ScikitLearn
 from benchmarks.fuzz import campaign
 from benchmarks.fuzz.bounds import U64, distances, posterior, unit
@@ -65,13 +65,13 @@ def _is_plain(case):
 
 
 def test_a_wrong_statistic_is_a_failure(monkeypatch):
-    plain = CPUBackend.accumulate
+    plain = CPUBackend.accumulate_all
 
     def wrong(self, *args, **kwargs):
         found = plain(self, *args, **kwargs)
         return replace(found, first=found.first * (1 + 1e-2))
 
-    monkeypatch.setattr(CPUBackend, "accumulate", wrong)
+    monkeypatch.setattr(CPUBackend, "accumulate_all", wrong)
     seed = next(s for s in range(200) if _is_plain(draw(s, small=True)))
     checks = {f["check"] for f in run_case(seed, CPU, Tally(), small=True)}
     assert any(check.startswith("means") for check in checks)
@@ -135,6 +135,20 @@ def test_exponents_of_scaling(monkeypatch):
     assert scaling.slope([1, 10, 100], [2.0, 20.0, 200.0]) == pytest.approx(1.0)
 
 
+def test_who_differs_from_the_oracle_has_no_line():
+    class Wrong(FastGMM):
+        def fit(self, x, n_iter):
+            found = super().fit(x, n_iter)
+            p = found.parameters
+            return replace(found, parameters=replace(p, means=p.means + 1))
+
+    points = [scaling.Point("diag", "N", n) for n in (500, 1000)]
+    line = scaling._line(Wrong, points, 5.0)
+    assert line["points"] == []
+    assert "differs from the float64 oracle" in line["left_out"]["all sizes"]
+    assert scaling._line(FastGMM, points, 5.0)["left_out"] == {}
+
+
 def test_sizes_beyond_memory_are_left_out(monkeypatch):
     monkeypatch.setattr(scaling, "LIMIT_BYTES", 1e4)
     line = scaling._line(FastGMM, [scaling.Point("diag", "N", 10_000)], 1.0)
@@ -146,3 +160,12 @@ def test_sizes_beyond_memory_are_left_out(monkeypatch):
 def test_memory_of_a_fit_in_a_process_of_its_own():
     found = scaling._fresh(scaling.Point("diag", "N", 10_000), "fastgmm")
     assert 0 <= found["beyond_mb"] < 1_000
+
+
+def test_a_sample_of_another_mixture_is_told(monkeypatch):
+    pytest.importorskip("torch")
+    logits, means, factors = torch_side._problem((10, 4, 3))[1:]
+    assert torch_side._sampled("fastgmm", logits, means, factors) < torch_side._ERRORS
+    plain = torch_side._mixture
+    monkeypatch.setattr(torch_side, "_mixture", lambda n, w, m, f: plain(n, w, m, 2.0 * f))
+    assert torch_side._sampled("fastgmm", logits, means, factors) > torch_side._ERRORS

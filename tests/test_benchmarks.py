@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from contextlib import closing
 
 import numpy as np
@@ -162,8 +163,20 @@ def test_what_would_be_too_much_is_not_run(monkeypatch):
     assert max(calls) <= 1_000
     assert "seconds" not in entry
     slow = guard.too_much(guard.Need(seconds=10.0, bytes=0.0), calls=4, seconds=30.0)
-    assert slow == "one call would need about 10 s, by two smaller ones"
+    assert slow == "one call would need about 10 s, by smaller ones"
     assert guard.too_much(guard.Need(5.0, 0.0), calls=4, seconds=30.0) is None
+
+
+def test_what_grows_faster_than_its_rows_is_tried_on_more():
+    row, calls = row_of("diag", "score", (200_000, 2, 2)), []
+
+    def call(n):
+        calls.append(n)
+        time.sleep(0.0 if n < 10_000 else 0.05)
+
+    need = guard.predict(row, call)
+    assert max(calls) == 12_500
+    assert need.seconds >= 16 * 0.05
 
 
 def test_nothing_is_started_after_the_time_of_a_row():

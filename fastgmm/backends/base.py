@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastgmm.arrays import Array, cast, like, namespace, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
-from fastgmm.statistics import SufficientStatistics
+from fastgmm.statistics import SufficientStatistics, pairwise_sum
+
+# A chunk of a pass: rows, weights if there are any, and what `Backend.new_order` gave for them.
+Part: TypeAlias = tuple[Array, Array | None, Any]
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,14 @@ class Backend(ABC):
 
         ``order`` is what :meth:`new_order` gave for these rows, for the first of many passes.
         """
+
+    def accumulate_all(
+        self, prepared: Any, chunks: Iterable[Part], about: Array | None = None
+    ) -> SufficientStatistics:
+        """The sum of :meth:`accumulate` over chunks, of which none is kept."""
+        return pairwise_sum(
+            self.accumulate(prepared, x, weight, about, order) for x, weight, order in chunks
+        )
 
     @abstractmethod
     def accumulate_given(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from fastgmm.arrays import Array, native, to_numpy
 from fastgmm.backends import sizes
-from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
+from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, Part, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
 from fastgmm.backends.parameters import Parameters, columns, line, pack, pad, padded, widen
 from fastgmm.backends.threads import threads
+from fastgmm.backends.totals import Totals
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
-from fastgmm.statistics import SufficientStatistics
+from fastgmm.statistics import SufficientStatistics, pairwise_sum
 from fastgmm_kernels import cpu as kernels
 
 _NO_WEIGHT = np.empty(0)
@@ -151,10 +153,44 @@ class CPUBackend(Backend):
         about: Array | None = None,
         order: RowOrder | None = None,
     ) -> SufficientStatistics:
-        model = prepared.model
+        return self.accumulate_all(prepared, [(x, weight, order)], about)
+
+    def accumulate_all(
+        self, prepared: Parameters, chunks: Iterable[Part], about: Array | None = None
+    ) -> SufficientStatistics:
+        return pairwise_sum(self._runs(prepared, chunks, about))
+
+    def _runs(
+        self, prepared: Parameters, chunks: Iterable[Part], about: Array | None
+    ) -> Iterator[SufficientStatistics]:
+        """Statistics of runs of chunks of much the same size, which add to the same totals."""
+        points, structure = prepared.about(about), prepared.model.structure
+        n_components, width = points.shape
+        about = prepared.model.means if about is None else about
+        totals = None
+        for x, weight, order in chunks:
+            blocks = sizes.blocks(len(x), n_components, width, structure.moments)
+            if totals is not None and not totals.take(blocks):
+                yield totals.statistics(about)
+                totals = None
+            if totals is None:
+                totals = Totals(blocks, points, x.shape[1], structure)
+            self._add(prepared, x, weight, points, order, totals)
+        if totals is not None:
+            yield totals.statistics(about)
+
+    def _add(
+        self,
+        prepared: Parameters,
+        x: Array,
+        weight: Array | None,
+        points: Array,
+        order: RowOrder | None,
+        totals: Totals,
+    ) -> None:
+        """E-step of a chunk; moments about the points, as the kernels take them."""
         n_rows, n_features = x.shape
         n_components = prepared.means.shape[0]
-        points = prepared.about(about)
         work = self._flops(prepared, x) / n_rows
         few = work < sizes.ORDER_WORK or n_rows < sizes.ORDER_ROWS * n_components
         if few or n_rows > sizes.ORDER_MOST:
@@ -168,12 +204,11 @@ class CPUBackend(Backend):
         if prepared.factors.ndim < 3:
             tile = sizes.tile(n_features, together, x.itemsize, sizes.LONG_TILE_ROWS)
             span = sizes.span(n_components, x.itemsize)
-        blocks = sizes.blocks(n_rows, n_components, points.shape[1], model.structure.moments)
-        count, first, second = sizes.totals(max(blocks, 1), points, n_features, model.structure)
+        blocks = totals.n_blocks
         windows = sizes.windows(n_rows, x.itemsize * n_features, n_components, max(blocks, 1))
         cut: tuple[float, ...] = (sizes.chunk(points, tile),)
         if blocks:
-            cut = windows, sizes.dense_share(model)
+            cut = windows, sizes.dense_share(prepared.model)
         parts = blocks or -(-n_rows // tile)
         log_likelihood, visited = np.zeros(parts), np.zeros(parts)
         run = kernels.accumulate if blocks else kernels.accumulate_shared
@@ -191,9 +226,10 @@ class CPUBackend(Backend):
             tile,
             *cut,
             label,
-            count,
-            first,
-            second,
+            totals.fresh,
+            totals.count,
+            totals.first,
+            totals.second,
             log_likelihood,
             visited,
             threads=threads(2 * self._flops(prepared, x)),
@@ -202,17 +238,7 @@ class CPUBackend(Backend):
             strips = -(-n_rows // kernels.strip_rows(x.itemsize))
             if order.worth(visited.sum() / (strips * n_components)):
                 self._reorder(order, n_components, max(blocks, 1) * windows)
-        counts, sums, squares = sizes.collect(count, first, second, n_features, model.structure)
-        total = float(n_rows) if weight is None else float(weight.sum())
-        return SufficientStatistics(
-            counts,
-            sums,
-            squares,
-            model.means if about is None else about,
-            float(log_likelihood.sum()),
-            total,
-            n_rows,
-        )
+        totals.added(n_rows, weight, float(log_likelihood.sum()))
 
     def _reorder(self, order: RowOrder, n_components: int, windows: int) -> None:
         n_rows = len(order.labels)
@@ -239,7 +265,7 @@ class CPUBackend(Backend):
         relative = about - centre.astype(np.float64)
         points = widen(relative, columns(n_features, x.dtype), x.dtype)
         blocks = max(sizes.blocks(n_rows, len(about), points.shape[1], structure.moments), 1)
-        count, first, second = sizes.totals(blocks, points, n_features, structure)
+        totals = Totals(blocks, points, n_features, structure)
         kernels.accumulate_given(
             _rows(x),
             np.empty(0, np.int32) if labels is None else labels.astype(np.int32),
@@ -248,14 +274,13 @@ class CPUBackend(Backend):
             line(centre),
             points,
             tile,
-            count,
-            first,
-            second,
+            totals.count,
+            totals.first,
+            totals.second,
             threads=threads(float(n_rows) * n_features**2),
         )
-        counts, sums, squares = sizes.collect(count, first, second, n_features, structure)
-        total = float(n_rows) if weight is None else float(weight.sum())
-        return SufficientStatistics(counts, sums, squares, about, 0.0, total, n_rows)
+        totals.added(n_rows, weight)
+        return totals.statistics(about)
 
     def summarise(self, x: Array) -> FeatureSummary:
         n_rows, n_features = x.shape

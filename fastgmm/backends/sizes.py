@@ -1,14 +1,11 @@
-"""Sizes of what the CPU kernels work on: tiles, blocks, windows, totals."""
+"""Sizes of what the CPU kernels work on: tiles, blocks, windows."""
 
 from __future__ import annotations
-
-from functools import lru_cache
 
 import numpy as np
 
 from fastgmm.arrays import Array
 from fastgmm.backends.parameters import padded
-from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import cpu as kernels
 
@@ -99,38 +96,3 @@ def kmeans_blocks(n_rows: int, n_components: int, width: int, tile: int) -> int:
     tiles = -(-n_rows // tile)
     room = TOTAL_BYTES // (8 * n_components * (width + 1))
     return max(min(BLOCKS, tiles, room), min(4, tiles))
-
-
-def totals(
-    blocks: int, points: Array, n_features: int, structure: CovarianceStructure
-) -> tuple[Array, Array, Array]:
-    """Room for the counts, first and second moments of every block."""
-    n_components, width = points.shape
-    lines = -(-n_features // 8) * 8
-    last = {"full": (lines, width), "diag": (width,), "none": (0,)}[structure.moments]
-    return (
-        np.empty((blocks, n_components)),
-        np.empty((blocks, n_components, width)),
-        np.empty((blocks, n_components, *last)),
-    )
-
-
-def collect(
-    count: Array, first: Array, second: Array, n_features: int, structure: CovarianceStructure
-) -> tuple[Array, Array, Array]:
-    """Copy the first of the blocks without the padding, and mirror the triangle."""
-    counts, sums = count[0].copy(), first[0, :, :n_features].copy()
-    if structure.moments == "none":
-        return counts, sums, np.empty(0)
-    if structure.moments == "diag":
-        return counts, sums, second[0, :, :n_features].copy()
-    lines, width = second.shape[2:]
-    squares = second[0].reshape(-1, lines * width).take(_mirrored(n_features, width), axis=1)
-    return counts, sums, squares
-
-
-@lru_cache(maxsize=4)
-def _mirrored(n_features: int, width: int) -> Array:
-    """Where the entries of a symmetric matrix (D, D) stand among lines that end at the diagonal."""
-    place = np.arange(n_features)
-    return np.maximum.outer(place, place) * width + np.minimum.outer(place, place)

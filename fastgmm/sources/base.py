@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -23,6 +24,10 @@ class Chunk:
     x: Array
     weight: Array | None
     start: int
+
+
+def _total(part: Callable[[Chunk], T], chunks: Iterable[Chunk]) -> T:
+    return pairwise_sum(part(chunk) for chunk in chunks)  # type: ignore[type-var]
 
 
 def counted(chunk: Chunk, start: int, scale: float) -> Chunk:
@@ -52,8 +57,9 @@ class Source(ABC):
     Weights are scaled so that their mean over all rows is 1; what depends on their scale is
     multiplied by ``weight_scale``. ``dtype`` is that of the rows, NumPy's or torch's.
 
-    A pass is ``total`` of a function of one chunk. Who brings another engine overrides ``total``,
-    or ``pool`` where each of several processes has rows of its own.
+    A pass is ``fold`` of a function of chunks, or ``total`` of a function of one chunk. Who brings
+    another engine overrides ``fold``, or ``pool`` where each of several processes has rows of its
+    own.
 
     Attributes
     ----------
@@ -89,8 +95,23 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks from the first row on; may be called any number of times."""
 
+    def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
+        """Sum of a function of chunks that follow one another, over all of them.
+
+        Parameters
+        ----------
+        run : callable
+            Goes once through the chunks that it is given, some or all, and keeps none. What it
+            returns adds, and does not depend on which chunks were given together.
+
+        Returns
+        -------
+        total : as ``run`` gives
+        """
+        return run(self)
+
     def total(self, part: Callable[[Chunk], T]) -> T:
-        """Sum of a function of the chunks, over all of them.
+        """Sum of a function of one chunk, over all of them.
 
         Parameters
         ----------
@@ -101,7 +122,7 @@ class Source(ABC):
         -------
         total : as ``part`` gives
         """
-        return pairwise_sum(part(chunk) for chunk in self)  # type: ignore[type-var]
+        return self.fold(partial(_total, part))
 
     def pool(self, value: T) -> T:
         """Sum of a value that each process that shares the fit has of its own rows."""

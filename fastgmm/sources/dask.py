@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -20,9 +20,10 @@ _FAN_IN = 8
 
 
 class DaskSource(Source):
-    """Chunks that stay where a cluster has them; only sums come back.
+    """Chunks that stay where a cluster has them in a fit, from which only sums come back.
 
-    A pass runs on whatever scheduler Dask would take: the client that is there, or threads.
+    A pass runs on whatever scheduler Dask would take: the client that is there, or threads. Results
+    per row are computed here, one chunk after the other.
 
     Parameters
     ----------
@@ -87,13 +88,13 @@ class DaskSource(Source):
         for part, weight, start in self._live():
             yield _chunk(part.compute(), weight, start, self.weight_scale, self._place)
 
-    def total(self, part: Callable[[Chunk], T]) -> T:
+    def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
         delayed = self._delayed
-        run, add = delayed(_run, pure=False), delayed(_add, pure=False)
+        task, add = delayed(_run, pure=False), delayed(_add, pure=False)
         # One object in the graph, however many tasks take it.
-        work = delayed(part, pure=False, traverse=False)
+        work = delayed(run, pure=False, traverse=False)
         sums = [
-            run(work, rows, weight, start, self.weight_scale, self._place)
+            task(work, rows, weight, start, self.weight_scale, self._place)
             for rows, weight, start in self._live()
         ]
         while len(sums) > 1:
@@ -119,14 +120,14 @@ def _chunk(
 
 
 def _run(
-    work: Callable[[Chunk], T],
+    work: Callable[[Iterable[Chunk]], T],
     part: Any,
     weight: Any,
     start: int,
     scale: float,
     place: Callable[[Array], Array],
 ) -> T:
-    return work(_chunk(part, weight, start, scale, place))
+    return work([_chunk(part, weight, start, scale, place)])
 
 
 def _add(parts: list[Any]) -> Any:

@@ -13,7 +13,6 @@ from fastgmm.sources.arrays import ArraySource
 from fastgmm.sources.base import Chunk, Source, counted
 from fastgmm.sources.items import as_rows
 from fastgmm.sources.opening import is_stream, open_source
-from fastgmm.statistics import pairwise_sum
 
 T = TypeVar("T")
 
@@ -96,11 +95,10 @@ class Joined(Source):
         for number in range(len(self._parts)):
             yield from self._of_part(number)
 
-    def total(self, part: Callable[[Chunk], T]) -> T:
+    def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
         # In turns, so that no device waits until the host has gone through the parts of others.
         turns = zip_longest(*map(self._of_part, range(len(self._parts))))
-        chunks = (chunk for turn in turns for chunk in turn if chunk is not None)
-        return pairwise_sum(part(chunk) for chunk in chunks)  # type: ignore[type-var]
+        return run(chunk for turn in turns for chunk in turn if chunk is not None)
 
     def place(self, where: Callable[[Array], Array]) -> None:
         for part in self._parts:

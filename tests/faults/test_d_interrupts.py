@@ -62,16 +62,16 @@ def test_case_46_an_interrupt_within_an_iteration_leaves_no_half_of_it(monkeypat
 
     x, start, _ = helpers.problem("full", np.float64)
     whole = helpers.fit(x, start, "cpu", max_iter=2)
-    passes, accumulate = [], CPUBackend.accumulate
+    passes, add = [], CPUBackend._add
 
     def interrupted(self, *args, **kwargs):
         passes.append(1)
         if len(passes) == 5:
             raise KeyboardInterrupt
-        return accumulate(self, *args, **kwargs)
+        return add(self, *args, **kwargs)
 
-    # Two passes per iteration, so that the interrupt falls into the second of the third.
-    monkeypatch.setattr(CPUBackend, "accumulate", interrupted)
+    # Two chunks per iteration, so that the interrupt falls into the second of the third.
+    monkeypatch.setattr(CPUBackend, "_add", interrupted)
     model = helpers.estimator(start, "cpu", max_iter=9, batch_size=len(x) // 2)
     with pytest.warns(ConvergenceWarning, match="interrupted after iteration 2"):
         model.fit(x, return_on_interrupt=True)

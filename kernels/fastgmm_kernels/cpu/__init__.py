@@ -10,6 +10,7 @@ from .simd import REGISTER_BYTES
 from .statistics import accumulate, accumulate_given, accumulate_shared
 from .summary import not_finite, summarise
 from .tile import largest_tile, strip_rows
+from .totals import join_totals
 
 __all__ = [
     "REGISTER_BYTES",
@@ -23,6 +24,7 @@ __all__ = [
     "colour_rows",
     "few_backward",
     "few_score",
+    "join_totals",
     "kmeans_step",
     "largest_tile",
     "not_finite",

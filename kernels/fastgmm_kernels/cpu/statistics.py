@@ -3,11 +3,11 @@
 For a tile of rows: log-probabilities under the components that may matter, normalisation, and for
 each component the list of rows that do, and their moments.
 
-``accumulate`` gives each thread blocks of rows with totals of their own and joins the threads
-once. Where totals are too large for that, ``accumulate_shared`` has one set, and the threads share
-first the tiles and then the components of each chunk of rows. Either way blocks, chunks and the
-order of every sum depend on the sizes alone: the same input gives the same bits at any number of
-threads.
+``accumulate`` gives each thread blocks of rows with totals of their own, which ``join_totals``
+adds up. Where totals are too large for that, ``accumulate_shared`` has one set, and the threads
+share first the tiles and then the components of each chunk of rows. Either way blocks, chunks and
+the order of every sum depend on the sizes alone: the same input gives the same bits at any number
+of threads.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .simd import lanes, load
 from .skip import STATES, whole_strips
 from .structure import add_dense, add_rows
 from .tile import block_range, centre_rows, row_stride, scratch, tile_scratch
-from .totals import MANY, PARTS, clear, join
+from .totals import clear
 
 # Groups of tiles that threads take within a shared chunk.
 _GROUPS = 32
@@ -99,8 +99,8 @@ def _add_pairs(starts, index, share, rows, about, g, count, first, second):
 @driver
 def accumulate(
     x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, span,
-    thresholds, about, tile, windows, dense_share, label, count, first, second, log_likelihood,
-    visited,
+    thresholds, about, tile, windows, dense_share, label, fresh, count, first, second,
+    log_likelihood, visited,
 ):  # fmt: skip
     """Sufficient statistics of one E-step.
 
@@ -108,9 +108,9 @@ def accumulate(
     then say which components to visit first; each block has ``windows``. With ``label`` the rows'
     new labels are written there. ``weight`` is empty or (N,), with mean 1 (``thresholds`` are
     relative to it).
-    count (B, K), first (B, K, C) and second (B, K, ...), float64, are scratch, one set per block of
-    rows, and on return the first set is the total. log_likelihood (B,) and visited (B,), the number
-    of (strip, component) pairs that were not skipped, are zero on entry.
+    count (B, K), first (B, K, C) and second (B, K, ...), float64, are the totals, one set per block
+    of rows: with ``fresh`` they are cleared first, else added to. log_likelihood (B,) and visited
+    (B,), the number of (strip, component) pairs that were not skipped, are zero on entry.
     """
     n_rows = x.shape[0]
     n_components, padded = means.shape
@@ -135,7 +135,8 @@ def accumulate(
         starts, pairs = np.empty(n_components + 1, np.int64), np.empty(room, np.int32)
         shares = scratch(1, room, about)
         many = 0
-        clear(count, first, second, block)
+        if fresh:
+            clear(count, first, second, block)
         counts, sums, squares = count[block], first[block], second[block]
         for window in range(block * windows, (block + 1) * windows):
             begin, end = block_range(window, n_blocks * windows, n_rows)
@@ -169,11 +170,6 @@ def accumulate(
                         about, active, index, share, g, dense_g, counts, sums, squares,
                     )  # fmt: skip
                 log_likelihood[block] += log_likelihood_of(state, n, weight.shape[0] > 0)
-    if second.size > MANY:
-        for part in prange(PARTS):
-            join(count, first, second, part, PARTS)
-    else:
-        join(count, first, second, 0, 1)
 
 
 @kernel
@@ -203,7 +199,7 @@ def _add_chunk(
 @driver
 def accumulate_shared(
     x, order, labels, weight, centre, whiten, means, factors, constants, reach, early, span,
-    thresholds, about, tile, chunk, label, count, first, second, log_likelihood, visited,
+    thresholds, about, tile, chunk, label, fresh, count, first, second, log_likelihood, visited,
 ):  # fmt: skip
     """As :func:`accumulate`, with B = 1: threads share the tiles, then the components, of a chunk.
 
@@ -222,7 +218,8 @@ def accumulate_shared(
     origin = np.zeros((1, padded), dtype)
     step = lanes(about)
     tallest = largest(constants)
-    clear(count, first, second, 0)
+    if fresh:
+        clear(count, first, second, 0)
     sums, squares = first[0], second[0]
     for start in range(0, n_rows, width * tile):
         size = min(width * tile, n_rows - start)
@@ -315,8 +312,3 @@ def accumulate_given(
                         rows, index[first_place:last], share[first_place:last],
                         last - first_place, about, k, g, sums, squares,
                     )  # fmt: skip
-    if second.size > MANY:
-        for part in prange(PARTS):
-            join(count, first, second, part, PARTS)
-    else:
-        join(count, first, second, 0, 1)

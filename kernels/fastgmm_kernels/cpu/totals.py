@@ -5,12 +5,9 @@ Arrays are C-contiguous with one entry of the first axis per block.
 
 from __future__ import annotations
 
-from .jit import kernel
-from .tile import block_range
+from numba import prange
 
-# Parts that threads take where totals are joined together, and numbers from which they do.
-PARTS = 32
-MANY = 65_536
+from .jit import driver, kernel
 
 
 @kernel
@@ -24,18 +21,6 @@ def _clear(totals, block):
 
 
 @kernel
-def _join(totals, part, n_parts):
-    if totals.size == 0:
-        return
-    flat = totals.reshape(totals.size)
-    length = totals.size // totals.shape[0]
-    begin, end = block_range(part, n_parts, length)
-    for start in range(length, totals.size, length):
-        for i in range(begin, end):
-            flat[i] += flat[start + i]
-
-
-@kernel
 def clear(count, first, second, block):
     """Zero the totals of a block."""
     _clear(count, block)
@@ -43,9 +28,33 @@ def clear(count, first, second, block):
     _clear(second, block)
 
 
-@kernel
-def join(count, first, second, part, n_parts):
-    """Add one part of the totals of all blocks, in their order, to those of the first."""
-    _join(count, part, n_parts)
-    _join(first, part, n_parts)
-    _join(second, part, n_parts)
+@driver
+def join_totals(count, first, second, triangle, counts, sums, squares):
+    """Add the totals of all blocks in their order, without the padding.
+
+    count (B, K), first (B, K, C) and second (B, K, L, C) give counts (K,), sums (K, D) and
+    squares (K, M, D). With ``triangle`` the lines of ``second`` end at the diagonal, and what lies
+    beyond is mirrored.
+    """
+    n_blocks, n_components = count.shape
+    n_lines, n_features = squares.shape[1], sums.shape[1]
+    for line in prange(n_components * (1 + n_lines)):
+        k, i = line // (1 + n_lines), line % (1 + n_lines) - 1
+        if i < 0:
+            counts[k] = count[0, k]
+            for j in range(n_features):
+                sums[k, j] = first[0, k, j]
+            for block in range(1, n_blocks):
+                counts[k] += count[block, k]
+                for j in range(n_features):
+                    sums[k, j] += first[block, k, j]
+        else:
+            end = i + 1 if triangle else n_features
+            for j in range(end):
+                squares[k, i, j] = second[0, k, i, j]
+            for block in range(1, n_blocks):
+                for j in range(end):
+                    squares[k, i, j] += second[block, k, i, j]
+            if triangle:
+                for j in range(i):
+                    squares[k, j, i] = squares[k, i, j]
