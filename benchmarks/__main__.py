@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         # the file is written after every row, so that a run that is stopped leaves what it has
         save = partial(write_json, options.json)
         result = run(options.suite, _chosen(suite, options), _Progress(), save)
+        if options.into:
+            result = _merged(json.loads(options.into.read_text()), result)
     if result is None:
         return 2
     _write(result, options)
@@ -55,6 +57,15 @@ def _chosen(suite: Suite, options: argparse.Namespace) -> Suite:
             sections=(),
         )
     return replace(suite, seconds=options.budget or suite.seconds)
+
+
+def _merged(whole: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """A run with the rows of a later one in the place of its own; these say where they are from."""
+    about = {key: later["provenance"][key] for key in ("date", "commit")}
+    found = {row["name"]: {**row, "measured": about} for row in later["rows"]}
+    whole["not_run"] = [name for name in whole["not_run"] if name not in found]
+    whole["rows"] = [found.pop(row["name"], row) for row in whole["rows"]] + list(found.values())
+    return whole
 
 
 def _on_device(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -139,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", type=float, metavar="SECONDS", help="after which nothing new is started"
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="these rows alone")
+    parser.add_argument(
+        "--into", type=Path, metavar="FILE", help="put these rows into what an earlier run wrote"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="all that was measured")
     _outputs(parser)
     return parser

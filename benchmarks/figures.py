@@ -83,8 +83,14 @@ def _large_k(result: dict[str, Any]) -> Any:
         for key, (colour, marker, label) in styles.items():
             rows = [row for row in table["rows"] if key in row["seconds"]]
             ks = [row["K"] for row in rows]
-            times = [row["seconds"][key]["median"] for row in rows]
+            times, low, high = (
+                [row["seconds"][key][what] for row in rows] for what in ("median", "min", "max")
+            )
             axes.plot(ks, times, color=colour, marker=marker, label=label)
+            # from the fastest to the slowest; the difference of two fits may be noise alone
+            axes.fill_between(
+                ks, [max(value, 1e-4) for value in low], high, color=colour, alpha=0.15
+            )
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xlabel("components K")

@@ -23,8 +23,8 @@ _TARGET = ("distant", 1024, 8.0)
 _ONEDAL_UP_TO = 512
 #: at K = 4096 some components hold fewer rows than features
 _REG_COVAR = 1e-2
-#: iterations of a long fit at least, and seconds that it should have beyond a short one
-_LONG, _ENOUGH = 4, 0.5
+#: iterations of a long fit at least and at most, and seconds that it should have beyond a short one
+_LONG, _LONGEST, _ENOUGH = 4, 62, 1.0
 _COLUMNS = ("skipping", "visiting all", "oneDAL")
 
 
@@ -88,10 +88,10 @@ def _row(workload: Workload, with_target: bool) -> dict[str, Any]:
         adapter.fit(workload.x, _LONG)
         if not isinstance(adapter, OneDAL):
             each = (time.perf_counter() - begin) / _LONG
-            long = 2 + min(max(round(_ENOUGH / each), _LONG - 2), 20)
+            long = 2 + min(max(round(_ENOUGH / each), _LONG - 2), _LONGEST - 2)
         return PerIteration(lambda n_iter: adapter.fit(workload.x, n_iter), 2, long)
 
-    timings = interleave({name: timed(a) for name, a in adapters.items()}, budget=5.0, most=5)
+    timings = interleave({name: timed(a) for name, a in adapters.items()}, budget=8.0, most=7)
     ratio = timings["visiting all"].median / timings["skipping"].median
     target = _TARGET[2] if with_target and k == _TARGET[1] else None
     return {

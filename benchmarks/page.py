@@ -119,6 +119,9 @@ def _summary(result: dict[str, Any]) -> list[Block]:
         found.append(Folded(f"{len(unquiet)} times with a wide spread", (Items(tuple(unquiet)),)))
     if left_out := result.get("settings", {}).get("without"):
         found.append(Text(f"Left out of this suite: {', '.join(left_out)}."))
+    if again := [row for row in rows if "measured" in row]:
+        texts = (f"{r['title']}: {r['measured']['date']}, {r['measured']['commit']}" for r in again)
+        found.append(Folded(f"{len(again)} rows from a later run", (Items(tuple(texts)),)))
     if result.get("not_run"):
         found.append(Text(f"Not run, the time was over: {', '.join(result['not_run'])}."))
     return found

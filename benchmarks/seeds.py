@@ -74,7 +74,7 @@ def _pomegranate() -> tuple[Row, ...]:
 def _flash() -> tuple[Row, ...]:
     return tuple(
         Row(f"flash-spherical-{size(n)}", f"spherical, N={size(n)} K=1024 D=128", "fit",
-            "spherical", (n, 1024, 128), iterations=(1, 3), group="Flash-GMM: EM iteration",
+            "spherical", (n, 1024, 128), iterations=(1, 5), group="Flash-GMM: EM iteration",
             axis="N")
         for n in (10_000, 30_000, 100_000)
     )  # fmt: skip

@@ -21,6 +21,8 @@ Array = Any
 
 def is_tensor(x: object) -> bool:
     """Whether ``x`` is a torch tensor, without importing torch."""
+    if type(x) is np.ndarray:
+        return False
     # Another thread may be importing torch just now.
     tensor = getattr(sys.modules.get("torch"), "Tensor", None)
     return tensor is not None and isinstance(x, tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,32 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def _named(column: int, names: Sequence[str] | None) -> str:
+    return str(column) if names is None else f"{column} ({names[column]!r})"
+
+
+def _list(mask: np.ndarray, names: Sequence[str] | None) -> str:
+    return "[" + ", ".join(_named(int(column), names) for column in np.flatnonzero(mask)) + "]"
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer of any kind, and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """An argument that counts something, as an int.
+
+    Raises
+    ------
+    InputError
+        If it is no integer, or below ``least``.
+    """
+    if not is_whole(value) or value < least:
+        raise InputError(f"{name} must be an int of at least {least}; got {value!r}.")
+    return int(value)
+
+
 def check_finite(x: Array, names: Sequence[str] | None = None, start: int = 0) -> None:
     """Raise InputError where ``x`` has NaN or infinity, naming the first place and the count.
 
@@ -138,14 +165,19 @@ def check_finite(x: Array, names: Sequence[str] | None = None, start: int = 0) -
     row, column = np.unravel_index(int(bad.argmax()), bad.shape)
     value = float(x[row, column])
     what = "NaN" if namespace(x).isnan(x).any() else "infinity"
-    where = str(column) if names is None else f"{column} ({names[int(column)]!r})"
+    where = _named(int(column), names)
     raise InputError(
         f"Input X contains {what}: first at row {start + row}, column {where} ({value}), {count} "
-        "not finite in total (NaN, inf or -inf). Impute them or drop these rows."
+        f"not finite among {len(x)} rows (NaN, inf or -inf). Impute them or drop these rows."
     )
 
 
-def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> None:
+def check_scale(
+    dtype: np.dtype,
+    summary: FeatureSummary,
+    reg_covar: float,
+    names: Sequence[str] | None = None,
+) -> None:
     """Errors and warnings about the scale of the features, before a fit.
 
     Raises
@@ -158,7 +190,7 @@ def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> N
     if not np.all(spread < limit):
         column = int(np.argmax(np.where(np.isfinite(spread), spread, np.inf)))
         raise InputError(
-            f"feature {column} ranges from {summary.minimum[column]:.3g} to "
+            f"feature {_named(column, names)} ranges from {summary.minimum[column]:.3g} to "
             f"{summary.maximum[column]:.3g}: squares overflow in {dtype}. Rescale the features"
             + (", or pass float64." if dtype == np.float32 else ".")
         )
@@ -172,14 +204,14 @@ def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> N
     if (coarse | lost).any():
         column = int(np.argmax(coarse | lost))
         warnings.warn(
-            f"feature {column}: numbers near {largest[column]:.3g} have spacing "
+            f"feature {_named(column, names)}: numbers near {largest[column]:.3g} have spacing "
             f"{spacing[column]:.2g} in {dtype}, their standard deviation is "
             f"{deviation[column]:.2g}. Pass float64, or subtract an offset first.",
             PrecisionWarning,
             stacklevel=3,
         )
     if constant.any():
-        columns = np.flatnonzero(constant).tolist()
+        columns = _list(constant, names)
         warnings.warn(
             f"features {columns} are constant; their variance is reg_covar ({reg_covar:g}).",
             DegenerateDataWarning,
@@ -187,7 +219,7 @@ def check_scale(dtype: np.dtype, summary: FeatureSummary, reg_covar: float) -> N
         )
     dominated = (summary.variance < reg_covar) & ~constant
     if dominated.any():
-        columns = np.flatnonzero(dominated).tolist()
+        columns = _list(dominated, names)
         smallest = summary.variance[dominated].min()
         warnings.warn(
             f"reg_covar ({reg_covar:g}) exceeds the variance of features {columns} (down to "

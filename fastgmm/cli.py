@@ -134,6 +134,10 @@ def _check_output(path: str | None, suffixes: Sequence[str]) -> None:
         raise InputError(f"{target}: expected the output to end in {' or '.join(suffixes)}")
     if not target.absolute().parent.is_dir():
         raise InputError(f"{target}: no such folder: {target.absolute().parent}")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; expected the name of a file")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"{target}: the folder {target.absolute().parent} cannot be written to")
 
 
 def _read(args: argparse.Namespace, columns: Sequence[str] | None) -> tables.Table:

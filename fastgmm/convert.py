@@ -32,7 +32,6 @@ from fastgmm.parameters import check_factors, check_matrices, check_means, exact
 from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
 from fastgmm.sources import ArraySource
-from fastgmm.sources import check_weights as check_row_weights
 from fastgmm.version import VERSION
 
 if TYPE_CHECKING:
@@ -212,12 +211,12 @@ class MixtureConversion(MixtureScoring):
         n_components, n_features = resp.shape[1], x.shape[1]
         # Their scale does not matter, but must fit the precision of the rows.
         resp = like(resp / resp.max(), x)
-        if sample_weight is not None:
-            sample_weight = check_row_weights(sample_weight, len(x))
         (chunk,) = ArraySource(x, sample_weight)
         given = (chunk.x, chunk.weight, structure)
         about = backend.own(np.repeat(mean[None], n_components, axis=0))
         rough = backend.accumulate_given(*given, about, resp=resp)
+        if not float(rough.counts.sum()) > 0:
+            raise InputError("resp times sample_weight is 0 in all rows: non-zero ones are needed.")
         # Again about the means themselves, so that nothing cancels.
         statistics = backend.accumulate_given(*given, rough.means, resp=resp)
         # What empty components keep.

@@ -300,7 +300,13 @@ class _Group:
 
     def _run(self, operation: Callable[..., Any], *args: Any, **options: Any) -> None:
         self.lost = True
-        operation(*args, group=self._group, **options)
+        try:
+            operation(*args, group=self._group, **options)
+        except RuntimeError as error:
+            raise DistributedError(
+                f"rank {self.rank} of {self.size}: the processes of this fit have lost each other, "
+                f"by an end of one or by its time limit: {error}"
+            ) from error
         self.lost = False
 
     def count(self, *flags: bool) -> list[int]:

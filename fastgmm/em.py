@@ -363,7 +363,9 @@ def fit(
         change = bound - previous
         previous = bound
         state = EMState(init, iteration, bound, change, model, n_jitter)
-        stop = [callback(state) is True for callback in callbacks]
+        # Comparisons with numbers of NumPy give its own kind of True.
+        said = [callback(state) for callback in callbacks]
+        stop = [isinstance(s, bool | np.bool_) and bool(s) for s in said]
         # One that ends the fit here ends it everywhere, or others would wait for this process.
         stopped = source.anywhere(any(stop))
         converged = abs(change) < tol

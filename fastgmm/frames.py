@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
-from fastgmm.errors import InputError
+from fastgmm.errors import InputError, PrecisionWarning
 
 _LIBRARIES = ("pandas", "polars", "pyarrow")
+# How the names of types that hold numbers begin, in lower case.
+_NUMBERS = ("int", "uint", "float", "halffloat", "double", "bool", "decimal", "object", "sparse[")
 
 
 def is_frame(x: object) -> bool:
@@ -56,7 +59,7 @@ def _column(x: Any, position: int, name: Any) -> np.ndarray:
         series = x[name]
     kind = str(getattr(series, "dtype", getattr(series, "type", "")))
     lower = kind.lower()
-    if not any(word in lower for word in ("int", "float", "double", "bool", "decimal", "object")):
+    if not lower.startswith(_NUMBERS):
         raise InputError(
             f"column {name!r} (position {position}) has dtype {kind}; expected numbers. "
             "Drop it or encode it as numbers."
@@ -67,16 +70,24 @@ def _column(x: Any, position: int, name: Any) -> np.ndarray:
             f"column {name!r} (position {position}, {kind}) has {missing} missing values (NA, "
             "which would become NaN). Impute or drop them."
         )
-    if "object" in lower:
-        try:
-            return np.asarray(series).astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"column {name!r} (position {position}) has dtype {kind}: {error}. "
-                "Drop it or encode it as numbers."
-            ) from None
-    values = series.to_numpy()
-    return values if values.dtype.kind in "fiub" else values.astype(np.float64)
+    arrow = hasattr(x, "column_names")
+    try:
+        values = series.to_numpy(zero_copy_only=False) if arrow else series.to_numpy()
+        values = values if values.dtype.kind in "fiub" else values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"column {name!r} (position {position}) has dtype {kind}: {error}. "
+            "Drop it or encode it as numbers."
+        ) from None
+    wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size
+    if wide and max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
+        warnings.warn(
+            f"column {name!r} has {kind} values beyond 2^53, which float64 cannot represent "
+            "exactly.",
+            PrecisionWarning,
+            stacklevel=6,
+        )
+    return values
 
 
 def _missing(series: Any) -> int:

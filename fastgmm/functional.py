@@ -32,6 +32,7 @@ from fastgmm.arrays import (
     working_dtype,
 )
 from fastgmm.backends import Backend, choose
+from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_means, exact_weights
@@ -77,6 +78,8 @@ def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Ar
     rows = _rows(x, model.n_features)
     backend, _ = choose(device, home(rows))
     rows = backend.rows(rows)
+    if not backend.all_finite(rows):
+        check_finite(rows)
     return backend, backend.prepare(model.map(backend.own), rows.dtype), rows
 
 
@@ -282,6 +285,6 @@ def sufficient_statistics(
         zeros = backend.accumulate(prepared, row, like(np.zeros(1), rows))
         return replace(zeros, n_rows=len(rows)).map(lambda part: as_given(part, x))
     source = ArraySource(rows, sample_weight)
-    (chunk,) = source
-    statistics = backend.accumulate(prepared, chunk.x, chunk.weight)
+    chunks = ((chunk.x, chunk.weight, None) for chunk in source)
+    statistics = backend.accumulate_all(prepared, chunks)
     return statistics.scale(source.weight_scale).map(lambda part: as_given(part, x))

@@ -21,6 +21,7 @@ from fastgmm.atomic import replacing
 from fastgmm.errors import InputError, ModelFileError
 from fastgmm.model import MixtureModel
 from fastgmm.model_file import BOUNDS, INIT, PARAMETERS, Document
+from fastgmm.parameters import exact_weights
 
 if TYPE_CHECKING:
     from fastgmm.mixture import GaussianMixture
@@ -143,7 +144,11 @@ def _document(estimator: GaussianMixture) -> Document:
         if name not in INIT:
             params[name] = _plain(name, value)
         elif value is not None:
-            tensors[INIT[name]] = np.array(to_numpy(value), dtype=np.float64, order="C")
+            array = to_numpy(value)
+            if name == "weights_init" and array.dtype == np.float32:
+                # The sum of rounded weights is further from 1 than float64 may be.
+                array = exact_weights(array, len(array))
+            tensors[INIT[name]] = np.array(array, dtype=np.float64, order="C")
     if not hasattr(estimator, "means_"):
         return Document(_version(), params, None, tensors)
     # What the estimator computes with; its attributes are that in the precision of the data.

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastgmm import covariance
 from fastgmm.arrays import Array
-from fastgmm.checks import as_random_state, check_scale
+from fastgmm.checks import as_random_state, check_count, check_scale
 from fastgmm.distributed import Sharded
 from fastgmm.em import EMResult
 from fastgmm.errors import InputError
@@ -270,16 +270,18 @@ class GaussianMixture(MixtureStreaming):
     ) -> None:
         with X.begin() if isinstance(X, Sharded) else nullcontext():
             self._check_settings()
+            warm_up = check_count("warm_up", warm_up, 0)
+            checkpoint_every = check_count("checkpoint_every", checkpoint_every, 1)
             structure = covariance.get(self.covariance_type)
             warm = self._current_model() if self.warm_start and hasattr(self, "_model") else None
         names = {key: value for key, value in vars(self).items() if key.endswith("_in_")}
         settings = Settings(
-            self.n_components,
+            int(self.n_components),
             structure,
             self.tol,
             self.reg_covar,
-            self.max_iter,
-            self.n_init,
+            int(self.max_iter),
+            int(self.n_init),
             self.init_params,
             self.empty,
             warm_up,
@@ -295,7 +297,7 @@ class GaussianMixture(MixtureStreaming):
             opened = open_rows(self, X, sample_weight, shared)
             with opened.source as source:
                 found = opened.survey
-                check_scale(opened.dtype, found.summary(), self.reg_covar)
+                check_scale(opened.dtype, found.summary(), self.reg_covar, source.names)
                 self._check_size(found.n_rows)
                 if warm is not None:
                     self._check_warm(warm, source.n_features, "warm_start")

@@ -11,6 +11,9 @@ from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError, SingularCovarianceError
 
+# Differences of mirrored entries, relative to the roots of their variances, that count as rounding.
+_ASYMMETRY = 1e-5
+
 
 def _array(value: Any, name: str) -> np.ndarray:
     if is_tensor(value):
@@ -84,7 +87,10 @@ def check_matrices(
     n_features: int,
     kind: str = "precision",
 ) -> np.ndarray:
-    """Precisions or covariances of the structure's shape, symmetric and positive definite."""
+    """Precisions or covariances of the structure's shape, symmetric and positive definite.
+
+    Those that rounding has left a little asymmetric are made symmetric.
+    """
     name = f"{structure.name} {kind}"
     array = _array(value, name)
     _shape(array, structure.shape(n_components, n_features), name)
@@ -93,13 +99,18 @@ def check_matrices(
             raise SingularCovarianceError(f"'{name}' should be positive{_first(array <= 0)}")
         return array
     stack = array if array.ndim == 3 else array[None]
-    symmetric = np.isclose(stack, np.swapaxes(stack, 1, 2)).all(axis=(1, 2))
+    scale = np.sqrt(np.abs(np.einsum("kii->ki", stack)))
+    other = np.swapaxes(stack, 1, 2)
+    # Relative to the variances: what is small depends on the units.
+    limit = _ASYMMETRY * scale[:, :, None] * scale[:, None, :]
+    symmetric = (np.abs(stack - other) <= limit).all(axis=(1, 2))
+    stack = stack / 2 + other / 2
     bad = ~symmetric
     bad[symmetric] = np.linalg.eigvalsh(stack[symmetric])[:, 0] <= 0
     if bad.any():
         where = "" if structure.tied else _first(bad)
         raise SingularCovarianceError(f"'{name}' should be symmetric, positive-definite{where}")
-    return array
+    return stack.reshape(array.shape)
 
 
 def check_factors(

@@ -7,6 +7,7 @@ imported when the first of them is called. They need the fitted attributes only,
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,7 +124,10 @@ def plot_components(
 
     if X is not None:
         rows = _thinned(X, np.shape(estimator.means_)[1])
-        labels = to_numpy(estimator.predict(rows))
+        with warnings.catch_warnings():
+            # The points of a table are drawn without the names of its columns.
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+            labels = to_numpy(estimator.predict(rows))
         colours = np.array(COLOURS)[labels % len(COLOURS)]
         ax.scatter(
             rows[:, features[0]],

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastgmm.arrays import Array, as_given, home, like, namespace, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.budget import check_result
-from fastgmm.checks import as_random_state, check_finite, check_rows
+from fastgmm.checks import as_random_state, check_finite, check_rows, is_whole
 from fastgmm.chunked import Compute, compute_stream, log_likelihood
 from fastgmm.errors import InputError
 from fastgmm.model import MixtureModel
@@ -232,13 +232,13 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If ``n_samples`` is below 1.
+            If ``n_samples`` is not an integer, or below 1.
         """
         check_is_fitted(self, "means_")
-        if n_samples < 1:
+        if not is_whole(n_samples) or n_samples < 1:
             raise InputError(
-                f"Invalid value for 'n_samples': {n_samples}. The sampling requires at least one "
-                "sample."
+                f"Invalid value for 'n_samples': {n_samples!r}. The sampling requires an "
+                "integer, at least one sample."
             )
         chosen = self.random_state if random_state is None else random_state
         model = self._current_model().on_host()

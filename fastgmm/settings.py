@@ -112,8 +112,6 @@ class MixtureSettings(MixtureConversion):
     ) -> Checkpoint:
         if self.warm_start:
             raise InputError("checkpoint: a fit with warm_start=True cannot be continued from one.")
-        if every < 1:
-            raise InputError(f"checkpoint_every must be an int of at least 1; got {every!r}.")
         seed = self.random_state
         settings = self._plain_settings() | {
             "warm_up": warm_up,
@@ -121,4 +119,4 @@ class MixtureSettings(MixtureConversion):
         }
         facts = data_facts(opened.survey, opened.dtype)
         structure, leader = covariance.get(self.covariance_type), opened.source.leader
-        return Checkpoint(path, int(every), settings, facts, structure, leader)
+        return Checkpoint(path, every, settings, facts, structure, leader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 from fastgmm import covariance
@@ -42,7 +43,7 @@ class MixtureStreaming(MixtureSettings):
         Statistics decay: s <- (1 - g) s + g s(chunk) with step size g = (t + t0)^-alpha, t the
         number of chunks before, and an M-step follows. Every chunk counts the same, however many
         rows it has. The first chunk gives start parameters as ``init_params`` says, unless the
-        mixture is fitted: then steps go on from its parameters.
+        mixture is fitted, loaded or set by hand: then its parameters count as one chunk.
 
         Parameters
         ----------
@@ -61,7 +62,7 @@ class MixtureStreaming(MixtureSettings):
         Returns
         -------
         self : GaussianMixture
-            With ``n_iter_`` the number of chunks and ``lower_bound_`` of the last one.
+            With ``n_iter_`` the number of chunks so far and ``lower_bound_`` of the last one.
 
         Raises
         ------
@@ -125,7 +126,8 @@ class MixtureStreaming(MixtureSettings):
             model = self._current_model()
             self._check_warm(model, source.n_features, "partial_fit")
             if online is None or online.model is not model:
-                online = about_model(model)
+                # It counts as the first chunk, or the next one would replace it.
+                online = replace(about_model(model), steps=1)
             size = step_size(online.steps, alpha, t0)
         online = advance(online, source, backend, reg_covar=reg_covar, size=size)
         self._publish(online.model, dtype, where)

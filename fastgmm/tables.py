@@ -296,6 +296,9 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, dtype: DTypeLike | 
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
+            if len(set(schema.names)) < len(schema):
+                twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+                raise InputError(f"{path}: columns {twice} are there twice. Rename them.")
             wanted = (
                 list(range(len(schema)))
                 if columns is None

@@ -275,9 +275,9 @@ def threads_do_not_matter(structure, device, dtype):
     own = {"covariance_type": structure, "random_state": 3, "max_iter": 2, "tol": 0.5}
     before = numba.get_num_threads()
     results = []
-    # Small passes would run on one thread whatever they are allowed.
-    with mock.patch.object(threads, "PARALLEL_FLOPS", 0):
-        for count in (1, min(2, numba.config.NUMBA_NUM_THREADS), 1):
+    # Small passes would run on one thread whatever they are allowed; without any it is other code.
+    for count, least in ((1, 0), (min(2, numba.config.NUMBA_NUM_THREADS), 0), (1, 0), (1, np.inf)):
+        with mock.patch.object(threads, "PARALLEL_FLOPS", least):
             numba.set_num_threads(count)
             try:
                 model = fit(x, start, device, sample_weight=weight, max_iter=3)

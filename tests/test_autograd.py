@@ -195,9 +195,23 @@ def test_half_precision_is_computed_in_single():
     assert out.dtype == torch.float32
     problems.assert_near(out, mixture_log_prob(*(t.float() for t in half), "diag"), 1e-6)
     assert torch.autograd.grad(out.sum(), half)[2].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("n", [4, 40], ids=["few rows", "tiles"])
+@pytest.mark.parametrize("structure", ["full", "diag"])
+def test_autocast_changes_nothing(structure, n):
+    inputs = problems.parameters(structure, n=n, dtype=torch.float32)
+
+    def both():
+        value = mixture_log_prob(*inputs, structure)
+        return value, *torch.autograd.grad(value.sum(), inputs)
+
+    expected = both()
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(mixture_log_prob(*inputs, "diag"), mixture_log_prob(*inputs, "diag"))
-        assert mixture_log_prob(*inputs, "diag").dtype == torch.float32
+        found = both()
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
 
 
 def test_few_rows_and_tiles_agree(structure):

@@ -9,16 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import fastgmm
 import helpers
-import oracle
 import streams
-from fastgmm import atomic
-from fastgmm.errors import CheckpointError, InputError
+from fastgmm import atomic, fitting
+from fastgmm.errors import CheckpointError, DegenerateDataWarning, InputError
 from fastgmm.sources import Joined
 
 WORK = """
@@ -178,6 +178,9 @@ def begun(tmp_path):
         {"random_state": 1},
         {"n_init": 3},
         {"init_params": "random"},
+        {"empty": "error"},
+        {"precision": "high"},
+        {"weights_init": np.full(4, 0.25)},
         {"means_init": np.zeros((4, 3)) + np.arange(4.0)[:, None]},
     ],
     ids=lambda change: next(iter(change)),
@@ -191,6 +194,15 @@ def test_other_settings_are_refused(begun, change):
     with pytest.raises(CheckpointError, match=f"written with {name}="):
         mixture(**change).fit(x, checkpoint=path)
     assert path.read_bytes() == before
+
+
+def test_where_and_how_it_is_computed_may_change(begun):
+    x, path = begun
+    changed = {"batch_size": 100, "device": "reference", "verbose": 2}
+    model = mixture(**changed).fit(x, checkpoint=path)
+    whole = mixture().fit(x)
+    assert len(model.lower_bounds_) == len(whole.lower_bounds_)
+    helpers.assert_close(model.lower_bounds_, whole.lower_bounds_, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +277,21 @@ def test_case_65_a_full_disk_warns_and_the_fit_goes_on(begun, monkeypatch):
     assert not list(path.parent.glob(".fastgmm*"))
 
 
+def test_integers_of_numpy(tmp_path):
+    x, one = streams.rows(300), np.int64(1)
+    settings = {"n_init": 2 * one, "max_iter": 3 * one}
+    model = mixture(**settings).fit(x, checkpoint=tmp_path / "c", checkpoint_every=one, warm_up=one)
+    again = mixture(**settings).fit(x, checkpoint=tmp_path / "c", warm_up=1)
+    helpers.assert_same_bits(model, again)
+
+
+@pytest.mark.parametrize("name", ["warm_up", "checkpoint_every"])
+@pytest.mark.parametrize("value", [-1, 1.5, True, "2"])
+def test_counts_are_integers(name, value):
+    with pytest.raises(InputError, match=f"{name} must be an int of at least"):
+        mixture().fit(streams.rows(100), **{name: value})
+
+
 def test_arguments_that_cannot_be(tmp_path):
     x = streams.rows(100)
     with pytest.raises(InputError, match="no such folder"):
@@ -278,13 +305,18 @@ def test_arguments_that_cannot_be(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_failed_starts_are_remembered(tmp_path):
-    # One of the given means has a single row: with reg_covar 0 its covariance is singular.
-    x = np.r_[streams.rows(200), [[50.0, 50.0, 50.0]]]
-    start = oracle.Mixture(
-        "full", np.full(2, 0.5), np.array([[0.0, 0, 0], [50, 50, 50]]), np.stack([np.eye(3)] * 2)
-    )
-    model = helpers.estimator(start, "cpu", reg_covar=0.0)
-    for _ in range(2):
-        with pytest.raises(fastgmm.errors.SingularCovarianceError):
-            model.fit(x, checkpoint=tmp_path / "c")
+def test_failed_starts_are_remembered(tmp_path, monkeypatch):
+    x, path, made, initial_model = streams.rows(200), tmp_path / "c", [], fitting.initial_model
+
+    def broken_first(*args, **kwargs):
+        model = initial_model(*args, **kwargs)
+        made.append(model)
+        return replace(model, means=np.nan * model.means) if len(made) == 1 else model
+
+    monkeypatch.setattr(fitting, "initial_model", broken_first)
+    with pytest.raises(Stopped):
+        mixture(n_init=3).fit(x, callback=stop_at(1, 2), checkpoint=path, checkpoint_every=1)
+    with pytest.warns(DegenerateDataWarning, match="1 of 3 starts failed and were skipped"):
+        mixture(n_init=3).fit(x, checkpoint=path)
+    # The first is not tried again, and the second goes on from where it was.
+    assert len(made) == 3

@@ -25,6 +25,7 @@ def folder(tmp_path, rows, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", rows)
     np.savez("x.npz", a=rows, b=rows[:50])
+    (tmp_path / "folder.safetensors").mkdir()
     np.savetxt("x.csv", rows, delimiter=",", header="height,girth", comments="")
     return tmp_path
 
@@ -211,6 +212,7 @@ def test_columns_are_found_by_the_names_in_the_model(model, rows, capsys):
         ("fit x.npy --columns 5 -k 2 -q", "no column '5'; the file has columns 0 to 1"),
         ("fit x.npy -k 2 -o model.pkl -q", "expected the output to end in .safetensors"),
         ("fit x.npy -k 2 -o none/m.safetensors -q", "no such folder"),
+        ("fit x.npy -k 2 -o folder.safetensors -q", "is a folder"),
         ("fit x.txt -k 2 -q", "unknown kind of file"),
         ("score x.npy x.npy -q", "x.npy"),
         ("predict none.safetensors x.npy -q", "none.safetensors: No such file"),

@@ -13,6 +13,7 @@ import streams
 from fastgmm.errors import InputError
 from fastgmm.sources import open_source
 
+dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 pd = pytest.importorskip("pandas")
@@ -100,7 +101,13 @@ def test_faults(client):
 
 def test_no_cluster_is_needed():
     x = streams.rows(2000)
-    model = mixture().fit(array(x))
+    # A client of another test may be there.
+    with dask.config.set(scheduler="threads"):
+        source = open_source(array(x))
+        pids = source.total(lambda chunk: [os.getpid()])
+        model = mixture().fit(array(x))
+    assert set(pids) == {os.getpid()}
+    assert len(pids) > 1
     helpers.assert_close(model.means_, mixture().fit(x).means_, 1e-9)
 
 

@@ -10,6 +10,8 @@ import pytest
 import helpers
 import oracle
 from fastgmm import functional
+from fastgmm.errors import InputError
+from fastgmm.sources import arrays, batches
 
 
 def case(structure, dtype, n=150):
@@ -87,3 +89,31 @@ def test_bad_arguments_are_named(change, match):
     }
     with pytest.raises(ValueError, match=match):
         functional.score_samples(**arguments)
+
+
+@pytest.mark.parametrize("name", ["score_samples", "predict", "responsibilities"])
+def test_rows_that_are_not_finite_are_refused(name):
+    means = np.array([[100.0, 100.0], [0.0, 0.0]])
+    x = np.r_[[[0.0, 0.0]], np.full((15, 2), 100.0), [[np.nan, 0.0]]]
+    mixture = [0.5, 0.5], means, np.stack([np.eye(2)] * 2), "full"
+    with pytest.raises(InputError, match=r"NaN: first at row 16, column 0"):
+        getattr(functional, name)(x, *mixture)
+    with pytest.raises(InputError, match=r"NaN: first at row 16, column 0"):
+        functional.sufficient_statistics(x, *mixture)
+    assert np.isfinite(getattr(functional, name)(x[:16], *mixture)).all()
+
+
+def test_statistics_of_a_mapped_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(batches, "DEFAULT_BYTES", 1000)
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    np.save(tmp_path / "x.npy", x)
+    mixture = np.full(2, 0.5), np.eye(2), np.ones((2, 2)), "diag"
+    weight = np.random.default_rng(1).uniform(size=300)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for given in (None, weight):
+        found = functional.sufficient_statistics(mapped, *mixture, given)
+        whole = functional.sufficient_statistics(x, *mixture, given)
+        helpers.assert_close(found.second, whole.second, 1e-12)
+        assert found.n_rows == 300
+        assert found.weight == pytest.approx(whole.weight)

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 import fastgmm
+import helpers
 from fastgmm import GaussianMixture, covariance, io
 from fastgmm.errors import InputError
 
@@ -63,8 +64,28 @@ def test_round_trip(path, structure, dtype):
         np.testing.assert_array_equal(getattr(model, method)(x), getattr(loaded, method)(x))
 
 
+def test_covariances_with_rounding_can_be_saved(path):
+    for scale in (1e-12, 1.0, 1e12):
+        matrix = scale * np.array([[[1.0, 0.5], [0.5 + 1e-12, 1.0]]])
+        model = GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], matrix)
+        np.testing.assert_array_equal(model.covariances_, np.swapaxes(model.covariances_, 1, 2))
+        model.save(path)
+        helpers.assert_close(fastgmm.load(path).covariances_, matrix, 1e-11)
+        matrix[0, 0, 1] *= 1.1
+        with pytest.raises(ValueError, match="symmetric"):
+            GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], matrix)
+
+
+def test_single_precision_weights_of_a_start_can_be_used_again(path):
+    given = np.array([0.1, 0.9], np.float32)
+    GaussianMixture(2, weights_init=given, random_state=0).save(path)
+    loaded = fastgmm.load(path)
+    assert loaded.weights_init.sum() == pytest.approx(1.0, abs=1e-15)
+    loaded.fit(rows())
+
+
 def test_every_structure_is_covered():
-    assert set(STRUCTURES) <= set(covariance.names())
+    assert set(STRUCTURES) == set(covariance.names())
 
 
 @pytest.mark.parametrize(("k", "d"), [(1, 1), (1, 4), (4, 1), (3, 3)])

@@ -92,6 +92,12 @@ def test_from_responsibilities(structure):
         GaussianMixture.from_responsibilities(x, -resp, covariance_type=structure)
     with pytest.raises(ValueError, match="resp"):
         GaussianMixture.from_responsibilities(x, 0 * resp, covariance_type=structure)
+    first = np.zeros((len(x), 2))
+    first[0] = 1.0
+    with pytest.raises(ValueError, match="non-zero"):
+        GaussianMixture.from_responsibilities(
+            x, first, covariance_type=structure, sample_weight=np.r_[0.0, np.ones(len(x) - 1)]
+        )
 
 
 def test_fitted_attributes(structure, dtype):
@@ -234,6 +240,19 @@ def test_callback_may_stop_the_fit():
     assert model.n_iter_ == 3
     expected = helpers.fit(x, start, "cpu", max_iter=3)
     helpers.assert_same_mixture(helpers.learnt(model), helpers.learnt(expected), 1e-12)
+    # So does what a comparison with a number of NumPy gives.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, callback=lambda s: np.float64(s.iteration) >= 3)
+    assert model.n_iter_ == 3
+    # It ends one start: the others have their turn.
+    seen = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        GaussianMixture(3, n_init=2, random_state=0).fit(
+            x, callback=lambda s: seen.append(s) or True
+        )
+    assert [(s.init, s.iteration) for s in seen] == [(0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
@@ -259,9 +278,12 @@ def test_verbose_prints_scikit_learns_lines(capsys):
     assert "Initialization 1" in captured.out
     assert "  Iteration 2" in captured.out
     assert "Initialization converged." in captured.out
+    assert "EM 0" in captured.err
+    assert "rows_per_s" in captured.err
     GaussianMixture(3, random_state=0, verbose=2, verbose_interval=2, tol=1e-6).fit(x)
     captured = capsys.readouterr()
     assert "ll change" in captured.out
+    assert captured.err == ""
     GaussianMixture(3, random_state=0).fit(x)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""

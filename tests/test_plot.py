@@ -139,6 +139,15 @@ def test_features_out_of_range_are_refused(features):
         plot.plot_components(mixture("full"), features=features)
 
 
+def test_rows_of_a_table_are_drawn():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["a", "b"])
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(frame)
+    # The suite turns warnings into errors.
+    assert plot.plot_components(model, frame).collections
+    assert plot.plot_density(model, frame).collections
+
+
 def test_wrong_use_is_refused():
     with pytest.raises(fastgmm.errors.InputError, match=r"\(N, 3\)"):
         plot.plot_components(mixture("full"), np.zeros((5, 2)))

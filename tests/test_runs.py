@@ -11,6 +11,7 @@ import helpers
 from fastgmm import covariance
 from fastgmm.backends import sizes, totals
 from fastgmm.backends.cpu import CPUBackend
+from fastgmm.backends.ordering import RowOrder
 from fastgmm.backends.reference import ReferenceBackend
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import pairwise_sum
@@ -100,3 +101,27 @@ def test_joined_totals(n_blocks, n_features):
             lower = np.tril(whole)
             whole = lower + np.swapaxes(np.tril(lower, -1), 1, 2)
         np.testing.assert_allclose(squares, whole, rtol=0, atol=1e-14)
+
+
+def test_an_order_that_was_given_up_is_tried_again():
+    order = RowOrder()
+    assert order.wants_labels(10)
+    assert order.worth(0.9)
+    order.index = np.arange(10, dtype=np.int32)
+    assert order.wants_labels(10)
+    # It has saved nothing.
+    assert not order.worth(0.9)
+    assert [order.wants_labels(10) for _ in range(18)] == [False] * 16 + [True] * 2
+    assert order.worth(0.5)
+    order.index = np.arange(10, dtype=np.int32)
+    assert order.wants_labels(10)
+    assert order.worth(0.1)
+
+
+def test_an_order_of_another_chunk_is_forgotten():
+    order = RowOrder()
+    assert order.wants_labels(10)
+    order.index = np.arange(10, dtype=np.int32)
+    assert order.wants_labels(12)
+    assert len(order.labels) == 12
+    assert len(order.index) == 0

@@ -74,10 +74,11 @@ def test_batches_change_nothing(structure, batch_size, tmp_path):
     start = oracle.m_step(x, rng.dirichlet(np.ones(3), size=len(x)), structure)
     expected = oracle.em(x, start, max_iter=3, reg_covar=1e-3, sample_weight=weight)
     np.save(tmp_path / "w.npy", weight)
-    for rows in (x, streams.npy(x, tmp_path)):
+    path = streams.npy(x, tmp_path)
+    for rows, given in ((x, weight), (x, tmp_path / "w.npy"), (path, str(tmp_path / "w.npy"))):
         model = helpers.estimator(
             start, "cpu", max_iter=3, tol=0.0, reg_covar=1e-3, batch_size=batch_size
-        ).fit(rows, sample_weight=tmp_path / "w.npy" if rows is not x else weight)
+        ).fit(rows, sample_weight=given)
         helpers.assert_close(model.means_, expected.mixture.means, 1e-9)
         helpers.assert_close(model.covariances_, expected.mixture.covariances, 1e-7)
         helpers.assert_close(model.lower_bounds_, expected.lower_bounds, 1e-9)

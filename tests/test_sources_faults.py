@@ -9,6 +9,7 @@ import pytest
 
 import fastgmm
 import streams
+from fastgmm import tables
 from fastgmm.errors import InputError
 
 
@@ -123,6 +124,16 @@ def test_cases_18_and_19_the_chunk_and_the_row_are_named(value, batch_size):
         InputError, match=rf"chunk 4.*{what}.*its row 7 \(row 407 of all\), column 2"
     ):
         fit(lambda: iter(parts), batch_size=batch_size)
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    column = pa.array(streams.rows(50)[:, 0])
+    pq.write_table(pa.table([column, column], names=["x", "x"]), tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match=r"\['x'\] are there twice"):
+        fit(tmp_path / "twice.parquet")
+    with pytest.raises(InputError, match=r"\['x'\] are there twice"):
+        tables.read(tmp_path / "twice.parquet")
 
 
 def test_nan_in_a_parquet_file_names_the_column(tmp_path):

@@ -33,6 +33,12 @@ def test_numba_keeps_its_own_number(monkeypatch):
     with threadpool_limits(limits=1, user_api="openmp"):
         limited = GaussianMixture(4, random_state=0, max_iter=3, tol=0).fit(x)
     assert numba.get_num_threads() == before
+    numba.set_num_threads(1)
+    try:
+        GaussianMixture(4, random_state=0, max_iter=3, tol=0).fit(x)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(before)
     free = GaussianMixture(4, random_state=0, max_iter=3, tol=0).fit(x)
     np.testing.assert_array_equal(limited.means_, free.means_)
     assert limited.lower_bounds_ == free.lower_bounds_

@@ -195,8 +195,8 @@ class CPUBackend(Backend):
         few = work < sizes.ORDER_WORK or n_rows < sizes.ORDER_ROWS * n_components
         if few or n_rows > sizes.ORDER_MOST:
             order = None
-        ordered = order is not None and len(order.index) > 0
         label = order is not None and order.wants_labels(n_rows)
+        ordered = order is not None and len(order.index) > 0
         # In order a tile meets few components: their lines stay in the cache however many.
         together = 1 if ordered else n_components
         tile = sizes.tile(n_features, together, x.itemsize)
@@ -305,6 +305,8 @@ class CPUBackend(Backend):
         n_blocks = sizes.kmeans_blocks(n_rows, n_components, width, tile)
         centre = centroids.mean(axis=0).astype(x.dtype)
         near = guess if n_components >= sizes.GUESS_COMPONENTS else None
+        if near is not None and len(near) != n_rows:
+            near = None
         labels = np.empty(n_rows, np.int32) if near is None else near.copy()
         count = np.zeros((n_blocks, n_components))
         sums = np.zeros((n_blocks, n_components, width))

@@ -218,7 +218,7 @@ class GPUBackend(Backend):
             labels = None if order is None else self.target.empty((len(x),), torch.int32)
             for rows, chunk in chunks(x, size, self.device):
                 v, sorting = self._weights(weight, rows), None
-                if order is not None and order.labels is not None:
+                if order is not None and order.labels is not None and len(order.labels) == len(x):
                     known, index = torch.sort(order.labels[rows], stable=True)
                     sorting = index, known
                     v = None if v is None else v[index]

@@ -34,15 +34,16 @@ class RowOrder:
 
     def wants_labels(self, n_rows: int) -> bool:
         """Whether the next pass shall write the labels, for an order after it."""
-        if self._rest == 0 and len(self.labels) == 0:
-            self.labels = np.zeros(n_rows, np.int32)
-        return self._rest == 0
-
-    def worth(self, visited: float) -> bool:
-        """Take note of the share of pairs that a pass visited; whether to order by its labels."""
         if self._rest > 0:
             self._rest -= 1
             return False
+        if len(self.labels) != n_rows:
+            # A chunk of another length is another chunk.
+            self.labels, self.index = np.zeros(n_rows, np.int32), np.empty(0, np.int32)
+        return True
+
+    def worth(self, visited: float) -> bool:
+        """Take note of the share of pairs that a pass visited; whether to order by its labels."""
         if len(self.index) == 0:
             self._unordered = visited
         elif visited > (1 - _WORTH) * self._unordered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,6 +51,13 @@ def check_file(whole: np.memmap) -> None:
         )
 
 
+def stored(sample_weight: Any) -> Any:
+    """The weights in a .npy file where a path is given, mapped."""
+    if isinstance(sample_weight, str | os.PathLike):
+        return np.load(sample_weight, mmap_mode="r", allow_pickle=False)
+    return sample_weight
+
+
 def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
     """Weights of all rows as a float64 array (N,) on the host, checked.
 
@@ -66,7 +74,9 @@ def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
 
 def _part_weights(sample_weight: object, n_rows: int) -> np.ndarray:
     """The same of rows that may be a part of all, and have no weight then."""
-    weight = np.array(to_numpy(sample_weight), dtype=np.float64)
+    if np.ma.isMaskedArray(sample_weight):
+        raise InputError("sample_weight is a masked array; its mask would be lost.")
+    weight = np.array(to_numpy(stored(sample_weight)), dtype=np.float64)
     if weight.ndim == 0:
         weight = np.full(n_rows, float(weight))
     if weight.ndim != 1:

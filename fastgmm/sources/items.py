@@ -34,6 +34,10 @@ def as_rows(item: Any, where: str) -> Rows:
         If it is anything else; the message names the chunk.
     """
     weight = None
+    if any(np.ma.isMaskedArray(part) for part in (item if isinstance(item, tuple) else (item,))):
+        raise InputError(
+            f"{where} is a masked array; its mask would be lost. Fill or drop the masked entries."
+        )
     if isinstance(item, tuple):
         if len(item) != 2:
             raise InputError(

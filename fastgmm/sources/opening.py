@@ -12,6 +12,7 @@ import numpy as np
 from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources import batches
+from fastgmm.sources.arrays import stored
 from fastgmm.sources.base import Source
 from fastgmm.sources.files import read_path, rows_of_batch
 from fastgmm.sources.stream import HOW_TO_WRAP, Reader, StreamSource
@@ -89,10 +90,7 @@ def open_source(
 def _weights(sample_weight: Any) -> np.ndarray | None:
     if sample_weight is None:
         return None
-    if isinstance(sample_weight, str | os.PathLike):
-        weight = np.load(sample_weight, mmap_mode="r", allow_pickle=False)
-    else:
-        weight = np.asarray(to_numpy(sample_weight))
+    weight = np.asarray(to_numpy(stored(sample_weight)))
     if weight.ndim != 1:
         raise InputError("Sample weights must be 1D array or scalar")
     return weight

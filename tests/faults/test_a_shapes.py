@@ -7,13 +7,14 @@ import warnings
 
 import numpy as np
 import pytest
+from catching import warns
 from scipy import sparse, stats
 from sklearn.exceptions import NotFittedError
 
 import fastgmm
 import helpers
 import oracle
-from fastgmm.errors import DegenerateDataWarning, PrecisionWarning
+from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
 
 READERS = ("predict", "predict_proba", "predict_log_proba", "component_log_prob", "score_samples")
 ALL_READERS = (*READERS, "score", "aic", "bic")
@@ -202,6 +203,48 @@ def test_case_13_missing_values_in_polars():
     frame = polars.DataFrame({"width": x[:, 0], "height": [*x[:-1, 1].tolist(), None]})
     with pytest.raises(ValueError, match="height"):
         fastgmm.GaussianMixture(2).fit(frame)
+
+
+def test_case_13_words_in_a_table_name_the_column():
+    pa = pytest.importorskip("pyarrow")
+    words = pa.array(["10115", "red"] * 20).dictionary_encode()
+    for table in (
+        pa.table({"a": rows()[:, 0], "colour": words}),
+        pa.record_batch({"colour": words}),
+    ):
+        with pytest.raises(InputError, match=r"'colour'.*dictionary.*expected numbers"):
+            fastgmm.GaussianMixture(2).fit(table)
+
+
+def test_a_record_batch_is_a_table():
+    pa = pytest.importorskip("pyarrow")
+    x = rows(n=80)
+    flag = x[:, 1] > 0
+    batch = pa.record_batch({"a": x[:, 0], "flag": pa.array(flag.tolist())})
+    model = fastgmm.GaussianMixture(1).fit(batch)
+    plain = fastgmm.GaussianMixture(1).fit(np.c_[x[:, 0], flag])
+    np.testing.assert_array_equal(model.means_, plain.means_)
+    missing = pa.record_batch({"a": pa.array([*x[1:, 0].tolist(), None])})
+    with pytest.raises(ValueError, match="NaN"):
+        model.fit(missing)
+
+
+def test_case_09_wide_integers_of_a_table_warn():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": rows()[:, 0], "key": 2**53 + 1 + np.arange(40)})
+    with warns(PrecisionWarning, r"'key'.*2\^53"):
+        fastgmm.GaussianMixture(1).fit(frame)
+
+
+def test_case_14_masked_chunks_and_weights():
+    x = np.ma.masked_array(rows(), np.arange(120).reshape(40, 3) == 7)
+    weight = np.ma.masked_array(np.ones(40), np.arange(40) == 3)
+    with pytest.raises(InputError, match="mask"):
+        fastgmm.GaussianMixture(2).fit(lambda: iter([x]))
+    with pytest.raises(InputError, match="mask"):
+        fastgmm.GaussianMixture(2).fit(lambda: iter([(rows(), weight)]))
+    with pytest.raises(InputError, match="mask"):
+        fastgmm.GaussianMixture(2).fit(rows(), sample_weight=weight)
 
 
 def test_case_14_masked_array(model):

@@ -196,7 +196,7 @@ def test_case_49_large_maps_count_as_rows_that_are_not_in_memory(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_case_50_rows_times_components_beyond_32_bits():
+def test_case_50_many_rows_of_many_components():
     # 34 million rows and 64 components: N K = 2.2e9, while the rows take 130 MB.
     n = 34_000_000
     x = np.zeros((n, 1), dtype=np.float32)
@@ -207,6 +207,22 @@ def test_case_50_rows_times_components_beyond_32_bits():
     labels = helpers.fitted(mixture, "cpu").predict(x)
     assert labels[-1] == 63
     assert len(np.unique(labels[:-1])) == 1
+
+
+def test_case_50_strides_beyond_32_bits(tmp_path):
+    # A sparse file of 8.6 GB, of which rows that lie 8 MB apart are there.
+    step, extra = 2**21, 2
+    flat = np.memmap(tmp_path / "sparse", np.float32, "w+", shape=2**31 + extra * step)
+    x = flat[::step][:, None]
+    x[:, 0] = np.linspace(-2, 2, len(x))
+    mixture = oracle.Mixture(
+        "spherical", np.full(3, 1 / 3), np.array([[-2.0], [0], [2]]), np.ones(3)
+    )
+    model = helpers.fitted(mixture, "cpu")
+    for name in ("score_samples", "predict", "predict_proba"):
+        np.testing.assert_array_equal(getattr(model, name)(x), getattr(model, name)(x.copy()))
+    fits = [helpers.fit(given, mixture, "cpu", max_iter=2) for given in (x, np.array(x))]
+    helpers.assert_same_bits(*fits)
 
 
 @pytest.mark.slow

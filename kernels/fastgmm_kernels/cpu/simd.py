@@ -8,10 +8,10 @@ Operations take a number in place of any operand but the first, and use it in ev
 
 from __future__ import annotations
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic, models, overload, register_model
 
 
@@ -21,7 +21,8 @@ def _machine() -> tuple[int, int]:
     features = getattr(config, "CPU_FEATURES", None)
     if features is None:
         host = getattr(config, "CPU_NAME", None) in (None, "", "host")
-        features = llvm.get_host_cpu_features().flatten() if host else ""
+        # Without what it leaves out by itself, or by NUMBA_ENABLE_AVX.
+        features = get_host_cpu_features() if host else ""
     present = set(features.split(","))
     if "+avx512f" in present:
         return 64, 4
