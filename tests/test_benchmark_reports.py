@@ -72,6 +72,23 @@ def test_the_markdown_holds_every_row(result):
     assert "svg" not in shown
 
 
+def test_rows_of_a_later_run_take_their_places(result):
+    names = [row["name"] for row in result["rows"]]
+    about = {"date": "tomorrow", "commit": "abcdef"}
+    again = {**result["rows"][1], "title": "the second"}
+    new = {**result["rows"][2], "name": "new", "title": "the last"}
+    whole = {**result, "not_run": ["new", "other"]}
+    found = command._merged(whole, {"provenance": about, "rows": [again, new]})
+    assert [row["name"] for row in found["rows"]] == [*names, "new"]
+    assert [row.get("measured") for row in found["rows"]] == [
+        about if i in (1, len(names)) else None for i in range(len(names) + 1)
+    ]
+    assert found["not_run"] == ["other"]
+    shown = unescape(page.page(found))
+    assert "2 rows from a later run" in shown
+    assert "the second: tomorrow, abcdef" in shown
+
+
 def test_a_slower_row_is_named(result):
     row = result["rows"][0]
     ours = row["implementations"]["fastgmm"]["seconds"]

@@ -23,7 +23,8 @@ def test_turns_that_are_wanted_are_made_beyond_the_budget():
     assert len(interleave({"a": lambda: 1.0}, 0.0)["a"].seconds) == 2
 
 
-def test_the_repeats_of_a_row_are_for_the_peers_of_its_targets():
+def test_the_repeats_of_a_row_are_for_the_peers_of_its_targets(monkeypatch):
+    monkeypatch.setattr(PerIteration, "__call__", lambda self: 1.0)
     targets = {"scikit-learn": 1.0}
     row = Row("row", "row", "fit", "diag", (400, 3, 4), targets=targets, iterations=(1, 2),
               repeats=4)  # fmt: skip
@@ -37,6 +38,11 @@ def test_noise_is_no_time(monkeypatch):
     row = Row("row", "row", "fit", "diag", (400, 3, 4))
     (entry,) = measure(row, 0.0, adapters=(Reference,))["implementations"].values()
     assert "seconds" not in entry
+    assert "differ by less" in entry["failed"]
+    # A median of two is above 0 where one of them is noise.
+    both = cycle([-1.0, 1.5])
+    monkeypatch.setattr(PerIteration, "__call__", lambda self: next(both))
+    (entry,) = measure(row, 0.0, adapters=(Reference,))["implementations"].values()
     assert "differ by less" in entry["failed"]
 
 
