@@ -11,7 +11,7 @@ import pytest
 
 import oracle
 from benchmarks import fuzz, likelihood, scaling, torch_side
-from benchmarks.adapters import FastGMM, ScikitLearn
+from benchmarks.adapters import FastGMM, PlainTorch, ScikitLearn
 from benchmarks.fuzz import campaign
 from benchmarks.fuzz.bounds import U64, distances, posterior, unit
 from benchmarks.fuzz.campaign import Tally, run_case
@@ -120,6 +120,25 @@ def test_curves_of_likelihood(monkeypatch):
     text = likelihood.markdown(json.loads(json.dumps(result)))
     assert data.name in text
     assert set(likelihood.figures(result)) == {"likelihood"}
+
+
+def test_another_regularisation_has_no_curve(monkeypatch):
+    class Without(FastGMM):
+        name = "without"
+
+        def __init__(self, parameters, precision, reg_covar=0.0, **options):
+            super().__init__(parameters, precision, reg_covar / 2, **options)
+
+    monkeypatch.setattr(likelihood, "ADAPTERS", (FastGMM, Without, PlainTorch))
+    for data in likelihood.data_sets(quick=True)[:2]:
+        monkeypatch.setattr(likelihood, "data_sets", lambda quick, data=data: [data])
+        result = likelihood.run(3.0, checkpoints=(1,))
+        for table in result["tables"]:
+            assert "fastgmm" in table["curves"]
+            assert "without" not in table["curves"]
+            assert "differs from the float64 oracle" in table["absent"]["without"]
+            if PlainTorch.missing() is None:
+                assert PlainTorch.name in table["curves"]
 
 
 def test_exponents_of_scaling(monkeypatch):

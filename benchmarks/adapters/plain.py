@@ -136,6 +136,10 @@ class PlainTorch(TensorAdapter):
             covariances = second / counts[:, None] - means**2
             if structure == "spherical":
                 covariances = covariances.mean(dim=1)
+        if structure in ("full", "tied"):
+            covariances.diagonal(dim1=-2, dim2=-1).add_(self.reg_covar)
+        else:
+            covariances = covariances + self.reg_covar
         return _State(weights, means, covariances)
 
 
