@@ -29,6 +29,7 @@ from .adapters import ADAPTERS, Adapter
 from .clock import describe
 from .provenance import provenance
 from .report import aligned, seconds
+from .subject import disagreement
 from .timing import once
 from .workloads import Array, Parameters, Precision
 
@@ -190,8 +191,8 @@ def _curve(
     # Compiled code and threads are there after it.
     error = adapter.fit(train, 1).parameters.difference(truth)
     limit = max(data.reg_covar * _PART[data.precision], _ROUNDING[data.precision])
-    if not error <= limit:
-        raise RuntimeError(f"differs from the float64 oracle by {error:.1e} (limit {limit:.0e})")
+    if wrong := disagreement(error, limit):
+        raise RuntimeError(wrong)
     before, paid = 0.0, False
     if seeds is not None and kind.cannot("kmeans", "spherical", data.precision) is None:
         rows = Parameters("spherical", start.weights, seeds, np.ones(len(seeds)))

@@ -24,7 +24,7 @@ from .provenance import provenance
 from .report import aligned, seconds
 from .resident import peak, release, reset_peak, resident
 from .rows import Row
-from .subject import complaint, errors
+from .subject import complaint
 from .timing import Timing, nominal_flops, once, settle
 from .workloads import Workload, make
 
@@ -161,7 +161,7 @@ def _disagreement(kind: type[Adapter], point: Point) -> str | None:
     found = kind(workload.start, workload.precision, _REG_COVAR).fit(workload.x, 1).parameters
     truth = oracle.fit(workload.x, workload.start, 1, _REG_COVAR)
     row = Row("", "", "fit", point.structure, point.shape, workload.precision)
-    return complaint(row, errors(row, found, truth)["max_difference"])
+    return complaint(row, found.difference(truth))
 
 
 def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -67,8 +66,12 @@ def errors(row: Row, result: Any, truth: Any) -> dict[str, float]:
 
 def complaint(row: Row, error: float, mode: str = "highest") -> str | None:
     """Why no time may be shown for a result with this error, or None when it may."""
-    most = limit(row, mode)
-    if not math.isnan(error) and error <= most:
+    return disagreement(error, limit(row, mode))
+
+
+def disagreement(error: float, most: float) -> str | None:
+    """The words for an error above a limit, NaN included; None for one that is within it."""
+    if error <= most:
         return None
     return f"differs from the float64 oracle by {error:.1e} (limit {most:.0e})"
 

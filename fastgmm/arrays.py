@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.errors import BackendUnavailableError
+from fastgmm.errors import BackendUnavailableError, InputError
 
 Array = Any
 """A NumPy array or a torch tensor."""
@@ -48,6 +48,14 @@ def namespace(x: Array) -> Any:
 def home(x: Array) -> str | None:
     """Device of a tensor, such as "cpu" or "cuda:0"; None for everything else."""
     return str(x.device) if is_tensor(x) else None
+
+
+def refuse_mask(x: object, what: str) -> None:
+    """Raise InputError for a masked array, which NumPy would take without its mask."""
+    if np.ma.isMaskedArray(x):
+        raise InputError(
+            f"{what} is a masked array; its mask would be lost. Fill or drop the masked entries."
+        )
 
 
 def working_dtype(dtype: Any) -> np.dtype:

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from fastgmm import frames
-from fastgmm.arrays import Array, is_tensor, namespace, native, to_numpy
+from fastgmm.arrays import Array, is_tensor, namespace, native, refuse_mask, to_numpy
 from fastgmm.backends import FeatureSummary
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
 from fastgmm.tensors import check_tensor
@@ -51,10 +51,7 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
         return x
     if is_tensor(x):
         return check_tensor(estimator, x, reset=reset, minimum=minimum)
-    if np.ma.isMaskedArray(x):
-        raise InputError(
-            "X is a masked array; its mask would be lost. Fill or drop the masked entries."
-        )
+    refuse_mask(x, "X")
     framed = frames.is_frame(x)
     array = frames.to_array(x) if framed else x
     if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack_device__"):
@@ -113,13 +110,7 @@ def _narrow(x: np.ndarray) -> np.ndarray:
             f"X has dtype {x.dtype}; it is computed in float64.", PrecisionWarning, stacklevel=4
         )
         return x.astype(np.float64)
-    wide = x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size
-    if wide and max(abs(int(x.max())), abs(int(x.min()))) > 2**53:
-        warnings.warn(
-            f"X has {x.dtype} values beyond 2^53, which float64 cannot represent exactly.",
-            PrecisionWarning,
-            stacklevel=4,
-        )
+    frames.warn_of_wide(x, "X", str(x.dtype), stacklevel=5)
     if x.dtype.kind in "mM":
         raise InputError(
             f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first."

@@ -132,12 +132,13 @@ def _check_output(path: str | None, suffixes: Sequence[str]) -> None:
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise InputError(f"{target}: expected the output to end in {' or '.join(suffixes)}")
-    if not target.absolute().parent.is_dir():
-        raise InputError(f"{target}: no such folder: {target.absolute().parent}")
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{target}: no such folder: {folder}")
     if target.is_dir():
         raise InputError(f"{target} is a folder; expected the name of a file")
-    if not os.access(target.absolute().parent, os.W_OK):
-        raise InputError(f"{target}: the folder {target.absolute().parent} cannot be written to")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{target}: the folder {folder} cannot be written to")
 
 
 def _read(args: argparse.Namespace, columns: Sequence[str] | None) -> tables.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ def is_frame(x: object) -> bool:
 def names(x: Any) -> list[Any]:
     """Column names of a table."""
     return list(x.column_names if hasattr(x, "column_names") else x.columns)
+
+
+def check_names(names: Sequence[str], where: object) -> None:
+    """Raise InputError where two columns of a file have one name."""
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(f"{where}: columns {twice} are there twice. Rename them.")
 
 
 def to_array(x: Any) -> np.ndarray:
@@ -79,15 +87,19 @@ def _column(x: Any, position: int, name: Any) -> np.ndarray:
             f"column {name!r} (position {position}) has dtype {kind}: {error}. "
             "Drop it or encode it as numbers."
         ) from None
+    warn_of_wide(values, f"column {name!r}", kind, stacklevel=7)
+    return values
+
+
+def warn_of_wide(values: np.ndarray, what: str, kind: str, stacklevel: int) -> None:
+    """Warn of integers that float64 would round; ``kind`` is their type as the caller knows it."""
     wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size
     if wide and max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
         warnings.warn(
-            f"column {name!r} has {kind} values beyond 2^53, which float64 cannot represent "
-            "exactly.",
+            f"{what} has {kind} values beyond 2^53, which float64 cannot represent exactly.",
             PrecisionWarning,
-            stacklevel=6,
+            stacklevel=stacklevel,
         )
-    return values
 
 
 def _missing(series: Any) -> int:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastgmm import frames
 from fastgmm.errors import InputError
 
 READABLE = (".npy", ".npz", ".csv", ".parquet")
@@ -296,9 +297,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, dtype: DTypeLike | 
     try:
         with pq.ParquetFile(path) as file:
             schema = file.schema_arrow
-            if len(set(schema.names)) < len(schema):
-                twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-                raise InputError(f"{path}: columns {twice} are there twice. Rename them.")
+            frames.check_names(schema.names, path)
             wanted = (
                 list(range(len(schema)))
                 if columns is None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, cast, home, like, to_numpy
+from fastgmm.arrays import Array, cast, home, like, refuse_mask, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.batches import batch_rows
@@ -74,8 +74,7 @@ def check_weights(sample_weight: object, n_rows: int) -> np.ndarray:
 
 def _part_weights(sample_weight: object, n_rows: int) -> np.ndarray:
     """The same of rows that may be a part of all, and have no weight then."""
-    if np.ma.isMaskedArray(sample_weight):
-        raise InputError("sample_weight is a masked array; its mask would be lost.")
+    refuse_mask(sample_weight, "sample_weight")
     weight = np.array(to_numpy(stored(sample_weight)), dtype=np.float64)
     if weight.ndim == 0:
         weight = np.full(n_rows, float(weight))

@@ -145,9 +145,7 @@ def read_parquet(
     for file in files:
         with parquet.ParquetFile(file) as opened:
             found = opened.schema_arrow.names
-            if len(set(found)) < len(found):
-                twice = sorted({name for name in found if found.count(name) > 1})
-                raise InputError(f"{file}: columns {twice} are there twice. Rename them.")
+            frames.check_names(found, file)
             with_names = with_names or found
             missing = set(with_names) - set(found)
             if missing:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm import frames
-from fastgmm.arrays import is_tensor, to_numpy
+from fastgmm.arrays import is_tensor, refuse_mask, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.batches import Rows
 from fastgmm.tensors import detached
@@ -34,10 +34,8 @@ def as_rows(item: Any, where: str) -> Rows:
         If it is anything else; the message names the chunk.
     """
     weight = None
-    if any(np.ma.isMaskedArray(part) for part in (item if isinstance(item, tuple) else (item,))):
-        raise InputError(
-            f"{where} is a masked array; its mask would be lost. Fill or drop the masked entries."
-        )
+    for part in item if isinstance(item, tuple) else (item,):
+        refuse_mask(part, where)
     if isinstance(item, tuple):
         if len(item) != 2:
             raise InputError(
