@@ -14,7 +14,6 @@ from fastgmm_kernels import cpu as kernels
 Array = np.ndarray
 
 _ROOT_HALF = np.sqrt(0.5)
-_LOG_2PI = np.log(2 * np.pi)
 
 
 def padded(n_features: int) -> int:
@@ -105,12 +104,25 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     rows: data far from 0 keeps its digits. Without ``skip`` every pair of a row and a component
     is visited.
     """
-    structure, n_features = model.structure, model.n_features
+    structure, (n_components, n_features) = model.structure, model.means.shape
     dtype = np.dtype(dtype)
-    shares = model.weights / model.weights.sum()
-    centre = (shares @ (model.means - model.means[0]) + model.means[0]).astype(dtype)
-    means = model.means - centre.astype(np.float64)
     factor = model.precisions_cholesky
+    centre = np.zeros((1, columns(n_features, dtype)), dtype)
+    means = np.empty((n_components, n_features))
+    constants, reach, thresholds = np.empty((3, n_components), dtype)
+    kernels.centre_mixture(
+        model.means,
+        np.array(model.weights),
+        np.array(model.log_determinants()),
+        float(np.finfo(dtype).eps / 2),
+        skip,
+        centre[0],
+        means,
+        constants,
+        reach,
+        thresholds,
+        threads=0,
+    )
     whiten = np.empty((0, 0, 0), dtype)
     if structure.tied and structure.family == "full":
         whiten = panels(_ROOT_HALF * factor.T[None], dtype)
@@ -120,31 +132,23 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         means = means * (_ROOT_HALF * factor)
     if structure.tied:
         square = 0.5 * factor**2 if structure.family == "spherical" else np.float64(1)
-        factors = np.full(model.n_components, square, dtype)
+        factors = np.full(n_components, square, dtype)
     elif structure.family == "full":
         factors = panels(_ROOT_HALF * np.swapaxes(factor, 1, 2), dtype)
     elif structure.family == "diag":
         factors = pad(_ROOT_HALF * factor, (1,), dtype)
         # By the factor as it was rounded: then the only error is the last rounding.
-        means = -means * factors[:, :n_features].astype(np.float64)
+        means *= -factors[:, :n_features].astype(np.float64)
     else:
         factors = (0.5 * factor**2).astype(dtype)
-    heights = model.log_determinants() - 0.5 * n_features * _LOG_2PI
-    half_ulp = np.finfo(dtype).eps / 2
-    reach = heights - np.log(half_ulp)
-    # A component without weight matters to no row.
-    reach[model.weights == 0] = -np.inf
-    thresholds = half_ulp * model.weights
-    if not skip:
-        reach, thresholds = np.full_like(reach, np.inf), np.zeros_like(thresholds)
     return Parameters(
         model,
+        centre[0, :n_features],
         centre,
-        line(centre),
         whiten,
         pad(means, (1,), dtype),
         factors,
-        (model.log_weights() + heights).astype(dtype),
-        reach.astype(dtype),
-        thresholds.astype(dtype),
+        constants,
+        reach,
+        thresholds,
     )

@@ -4,6 +4,7 @@ from .batched import batched_backward, batched_per_component, batched_score
 from .colour import colour_rows
 from .few import few_backward, few_score
 from .kmeans import candidate_potentials, kmeans_step, update_closest
+from .mixture import centre_mixture
 from .order import order_by_label
 from .score import per_component, predict, score_samples
 from .simd import REGISTER_BYTES
@@ -21,6 +22,7 @@ __all__ = [
     "batched_per_component",
     "batched_score",
     "candidate_potentials",
+    "centre_mixture",
     "colour_rows",
     "few_backward",
     "few_score",
