@@ -35,11 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown := sorted(set(options.rows or ()) - set(known)):
             print(f"no row is called {', '.join(unknown)}; rows: {', '.join(known)}")
             return 2
+        # read before the first row is written, for both may be one file
+        whole = json.loads(options.into.read_text()) if options.into else None
+        merged = (lambda found: found) if whole is None else partial(_merged, whole)
         # the file is written after every row, so that a run that is stopped leaves what it has
-        save = partial(write_json, options.json)
-        result = run(options.suite, _chosen(suite, options), _Progress(), save)
-        if options.into:
-            result = _merged(json.loads(options.into.read_text()), result)
+        result = merged(
+            run(
+                options.suite,
+                _chosen(suite, options),
+                _Progress(),
+                lambda found: write_json(options.json, merged(found)),
+            )
+        )
     if result is None:
         return 2
     _write(result, options)
@@ -63,9 +70,9 @@ def _merged(whole: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """A run with the rows of a later one in the place of its own; these say where they are from."""
     about = {key: later["provenance"][key] for key in ("date", "commit")}
     found = {row["name"]: {**row, "measured": about} for row in later["rows"]}
-    whole["not_run"] = [name for name in whole["not_run"] if name not in found]
-    whole["rows"] = [found.pop(row["name"], row) for row in whole["rows"]] + list(found.values())
-    return whole
+    not_run = [name for name in whole["not_run"] if name not in found]
+    rows = [found.pop(row["name"], row) for row in whole["rows"]] + list(found.values())
+    return {**whole, "not_run": not_run, "rows": rows}
 
 
 def _on_device(options: argparse.Namespace) -> dict[str, Any] | None:

@@ -248,7 +248,7 @@ def markdown(result: dict[str, Any]) -> str:
             lines.append(
                 (table["data"], table["start"], name, counted, most, f"{own:.2f}", arrived)
             )
-        notes |= {f"absent: {name}: {reason}" for name, reason in table["absent"].items()}
+        notes |= {f"- absent: {name}: {reason}" for name, reason in table["absent"].items()}
     text = "nats per held-out row; seconds to within 0.1 nat of the best of all at the same start"
     return "\n".join([text, "", aligned(lines), "", *sorted(notes)])
 

@@ -171,8 +171,6 @@ def _details(rows: list[dict[str, Any]]) -> Table:
 
 def _section(name: str, section: dict[str, Any], figures: bool) -> list[Block]:
     module = sections.load(name)
-    if module is None or "absent" in section:
-        return [Heading(name), Text(section.get("absent", "its module is not there"))]
     found = parse(module.markdown(section))
     if not found or not isinstance(found[0], Heading):
         found.insert(0, Heading(name.capitalize()))

@@ -277,8 +277,9 @@ def markdown(result: dict[str, Any]) -> str:
         where = (line["structure"], line["against"], line["implementation"])
         lines.append((*where, sizes, took, found, f"{line['theory']:g}"))
     text = ["one EM iteration; exponents of the last three sizes", "", aligned(lines), ""]
-    left = [
-        f"left out: {line['structure']}, {line['implementation']}, {line['against']} = {value}:"
+    left = [f"- absent: {name}: {reason}" for name, reason in result["absent"].items()]
+    left += [
+        f"- left out: {line['structure']}, {line['implementation']}, {line['against']} = {value}:"
         f" {reason}"
         for line in result["time"]
         for value, reason in line["left_out"].items()

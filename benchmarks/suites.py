@@ -131,7 +131,7 @@ def run(
         set_fractions(result["rows"], result["fma_peak"])
     for i, section in enumerate(suite.sections):
         share = max(clock.left(), 0.0) / (len(suite.sections) - i)
-        result["sections"][section] = sections.run(section, share, say)
+        result["sections"][section] = sections.load(section).run(share, say)
         save(result)
     result["provenance"] = provenance()
     result["seconds"] = time.monotonic() - begin

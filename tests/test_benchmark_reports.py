@@ -89,6 +89,22 @@ def test_rows_of_a_later_run_take_their_places(result):
     assert "the second: tomorrow, abcdef" in shown
 
 
+def test_rows_may_go_into_the_file_that_they_are_read_from(result, monkeypatch, tmp_path):
+    file = tmp_path / "full.json"
+    file.write_text(json.dumps({**result, "not_run": []}))
+    again = {**result, "rows": [{**result["rows"][1], "title": "the second"}]}
+
+    def run(name, suite, say, save):
+        save(again)
+        assert len(json.loads(file.read_text())["rows"]) == len(result["rows"])
+        return again
+
+    monkeypatch.setattr(command, "run", run)
+    assert command.main(["full", "--into", str(file), "--json", str(file)]) == 0
+    titles = [row["title"] for row in json.loads(file.read_text())["rows"]]
+    assert titles == [r["title"] if i != 1 else "the second" for i, r in enumerate(result["rows"])]
+
+
 def test_a_slower_row_is_named(result):
     row = result["rows"][0]
     ours = row["implementations"]["fastgmm"]["seconds"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import oracle
-from benchmarks import fuzz, likelihood, scaling, torch_side
+from benchmarks import fuzz, likelihood, page, scaling, torch_side
 from benchmarks.adapters import FastGMM, PlainTorch, ScikitLearn
 from benchmarks.fuzz import campaign
 from benchmarks.fuzz.bounds import U64, distances, posterior, unit
@@ -151,6 +151,10 @@ def test_exponents_of_scaling(monkeypatch):
     assert all(len(line["points"]) == 2 for line in result["time"])
     assert "diag" in scaling.markdown(json.loads(json.dumps(result)))
     assert set(scaling.figures(result)) == {"scaling"}
+    whole = {"suite": "scaling", "provenance": result["provenance"]}
+    for found in (result, {**result, "absent": {"oneDAL": "not installed"}}):
+        shown = page.markdown({**whole, "sections": {"scaling": found}})
+        assert ("oneDAL: not installed" in shown) == bool(found["absent"])
     assert scaling.slope([1, 10, 100], [2.0, 20.0, 200.0]) == pytest.approx(1.0)
 
 
