@@ -64,8 +64,8 @@ class Stage:
     done: bool = False
 
 
-def data_facts(survey: Survey, dtype: np.dtype) -> dict[str, Any]:
-    """What tells one set of rows from another."""
+def data_facts(survey: Survey, projected: np.ndarray, dtype: np.dtype) -> dict[str, Any]:
+    """What tells one set of rows from another; ``projected`` as the survey's function gives."""
     return {
         "n_rows": survey.n_rows,
         "n_features": len(survey.mean),
@@ -74,6 +74,7 @@ def data_facts(survey: Survey, dtype: np.dtype) -> dict[str, Any]:
         "maximum": survey.maximum.tolist(),
         "mean": survey.mean.tolist(),
         "variance": survey.variance.tolist(),
+        "projected": projected.tolist(),
         "largest_weight": survey.largest,
         "weight": survey.weight,
     }
@@ -177,6 +178,7 @@ class Checkpoint:
         spread = np.sqrt(np.maximum(now["variance"], 0)) + np.spacing(np.abs(now["mean"]))
         units = {"mean": spread, "variance": spread**2}
         units |= {name: now[name] for name in ("largest_weight", "weight")}
+        units["projected"] = 1 + np.abs(now["projected"])
         for name, value in now.items():
             if name in units:
                 unit = units[name]

@@ -23,6 +23,7 @@ from fastgmm.initialise import Start
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_matrices, check_means, check_weights
 from fastgmm.rows import Opened
+from fastgmm.survey import projected
 
 
 class MixtureSettings(MixtureConversion):
@@ -117,6 +118,7 @@ class MixtureSettings(MixtureConversion):
             "warm_up": warm_up,
             "seed": int(seed) if isinstance(seed, Integral) else None,
         }
-        facts = data_facts(opened.survey, opened.dtype)
-        structure, leader = covariance.get(self.covariance_type), opened.source.leader
+        source, found = opened.source, opened.survey
+        facts = data_facts(found, projected(source, found), opened.dtype)
+        structure, leader = covariance.get(self.covariance_type), source.leader
         return Checkpoint(path, every, settings, facts, structure, leader)

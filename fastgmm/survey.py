@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastgmm.arrays import to_numpy
+from fastgmm.arrays import cast, like, to_numpy
 from fastgmm.backends import Backend, FeatureSummary
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
@@ -62,6 +62,45 @@ class Survey:
     def summary(self) -> FeatureSummary:
         """The same without weights."""
         return FeatureSummary(self.n_rows, self.mean, self.variance, self.minimum, self.maximum)
+
+
+# Rows of a projection that are taken together.
+_ROWS = 65536
+
+
+def projected(source: Source, found: Survey) -> np.ndarray:
+    """Weighted moments of one projection of the rows, which tell rows and weights apart.
+
+    Ranges and moments of single features are the same when a feature is shuffled, and sums of
+    weights when they belong to other rows; with p = sum_d a_d (x_d - mean_d) / s_d the means of
+    v p, v p^2 and v p^3 are not. They do not depend on the order of the rows.
+
+    Parameters
+    ----------
+    source : Source
+        Its weights v have a mean of 1.
+    found : Survey
+        Of these rows.
+
+    Returns
+    -------
+    moments : ndarray of shape (3,)
+    """
+    spread = np.sqrt(found.variance)
+    drawn = np.random.RandomState(0).normal(size=len(spread)) / np.sqrt(len(spread))
+    direction = np.divide(drawn, spread, out=np.zeros_like(drawn), where=spread > 0)
+
+    def part(chunk: Chunk) -> np.ndarray:
+        centre, along = like(found.mean, chunk.x), like(direction, chunk.x)
+        sums = np.zeros(3)
+        for start in range(0, len(chunk.x), _ROWS):
+            rows = slice(start, start + _ROWS)
+            p = to_numpy((cast(chunk.x[rows], np.float64) - centre) @ along)
+            v = 1.0 if chunk.weight is None else to_numpy(chunk.weight[rows])
+            sums += [(v * p).sum(), (v * p**2).sum(), (v * p**3).sum()]
+        return sums
+
+    return source.total(part) / found.n_rows
 
 
 def survey(source: Source, backend: Backend) -> Survey:

@@ -228,6 +228,39 @@ def test_other_weights_are_refused(begun):
         mixture().fit(x, sample_weight=np.r_[np.ones(899), 3.0], checkpoint=path)
 
 
+def test_the_same_sums_of_other_rows_are_refused(tmp_path):
+    # Folds of cross-validation as weights: sum, largest weight and rows are alike.
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    folds = [(np.arange(900) % 3 != fold).astype(float) for fold in range(3)]
+    first = mixture().fit(x, sample_weight=folds[0], checkpoint=path)
+    for fold in folds[1:]:
+        with pytest.raises(CheckpointError, match="other data: projected"):
+            mixture().fit(x, sample_weight=fold, checkpoint=path)
+    shuffled = x.copy()
+    np.random.default_rng(0).shuffle(shuffled[:, 1])
+    path.unlink()
+    mixture().fit(x, checkpoint=path)
+    with pytest.raises(CheckpointError, match="other data: projected"):
+        mixture().fit(shuffled, checkpoint=path)
+    # Rows with their weights in another order are the same data.
+    path.unlink()
+    mixture().fit(x, sample_weight=folds[0], checkpoint=path)
+    again = mixture().fit(x[::-1], sample_weight=folds[0][::-1], checkpoint=path)
+    helpers.assert_same_bits(first, again)
+
+
+@pytest.mark.parametrize("seed", [None, np.random.RandomState(5)], ids=["global", "own"])
+def test_the_stream_that_was_given_is_not_wound_back(seed, tmp_path):
+    x, path = streams.rows(900), tmp_path / "fit.ck"
+    stream = np.random if seed is None else seed
+    mixture(random_state=seed).fit(x, checkpoint=path)
+    drawn = []
+    for _ in range(2):
+        mixture(random_state=seed).fit(x, checkpoint=path)
+        drawn.append(stream.random_sample())
+    assert drawn[0] != drawn[1]
+
+
 def test_weights_may_be_added_in_another_order(tmp_path):
     x, path = streams.rows(900), tmp_path / "fit.ck"
     weight = np.random.default_rng(0).gamma(2.0, size=900)
