@@ -45,8 +45,10 @@ def test_numba_keeps_its_own_number(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-def test_a_child_of_a_threaded_parent_stays_serial(monkeypatch):
-    monkeypatch.setattr(threads._process, "used", True)
+@pytest.mark.parametrize("started", [True, False])
+def test_a_child_of_a_threaded_parent_stays_serial(started, monkeypatch):
+    # Whoever has started Numba's threads.
+    monkeypatch.setattr("numba.np.ufunc.parallel._is_initialized", started)
     monkeypatch.setattr(threads._process, "forked", False)
     threads._process._after_fork()
-    assert threads.threads(MANY) == 0
+    assert (threads.threads(MANY) == 0) == started

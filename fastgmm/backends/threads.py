@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from typing import Any
 
@@ -16,17 +17,19 @@ PARALLEL_FLOPS = 4_000_000
 class _Process:
     """Whether this process may start Numba's threads.
 
-    A child forked after its parent has used them must not: the OpenMP layer would end it.
+    A child forked after its parent has started them, for whatever library, must not: the OpenMP
+    layer would end it.
     """
 
     def __init__(self) -> None:
-        self.used = False
         self.forked = False
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _after_fork(self) -> None:
-        self.forked = self.forked or self.used
+        layer = sys.modules.get("numba.np.ufunc.parallel")
+        # Numba does not say so in public. Without the flag nothing is run in threads.
+        self.forked = self.forked or getattr(layer, "_is_initialized", layer is not None)
 
 
 _process = _Process()
@@ -51,5 +54,4 @@ def threads(flops: float) -> int:
     """
     if flops < PARALLEL_FLOPS or _process.forked:
         return 0
-    _process.used = True
     return max(min([_available(), *(library.num_threads for library in _openmp())]), 1)

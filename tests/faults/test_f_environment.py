@@ -140,7 +140,10 @@ def test_case_59_a_full_disk_costs_the_cache_and_nothing_else(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_case_60_fork_after_a_parallel_kernel():
+@pytest.mark.parametrize(
+    "before", ["model.score(np.tile(x, (400, 1)))", "import numba; numba.set_num_threads(1)"]
+)
+def test_case_60_fork_after_threads_have_started(before):
     out = run_python(
         SMALL_FIT
         + """
@@ -155,8 +158,10 @@ def child(queue):
 
 from fastgmm.backends import threads
 context = multiprocessing.get_context("fork")
-model.score(np.tile(x, (400, 1)))
-assert threads._process.used and not threads._process.forked
+"""
+        + before
+        + """
+assert not threads._process.forked
 queue = context.Queue()
 process = context.Process(target=child, args=(queue,))
 process.start()
