@@ -26,6 +26,11 @@ _CHUNK_ROWS = 16384
 TOTAL_BYTES = 48 * 1024 * 1024
 _BLOCK_ROWS = 4096
 BLOCKS = 64
+# But for a few, of so many rows and operations at least, for the threads to have something to share:
+# four, or two where the totals of one would fill a cache.
+_FEW_ROWS = 256
+_BLOCK_WORK = 16_000_000
+_SMALL_TOTALS = 1024 * 1024
 # Feature from which a pass looks whether the exponents so far are large enough to stop.
 EARLY = 0
 # Centroids from which a step of k-means looks whether it may give one up early.
@@ -73,7 +78,11 @@ def dense_share(model: MixtureModel) -> float:
 def blocks(n_rows: int, n_components: int, width: int, moments: str) -> int:
     """Blocks of rows with totals of their own; 0 where threads had better share one set."""
     size = {"full": width * width, "diag": width, "none": 0}[moments] + width + 1
-    wanted = max(min(n_rows // _BLOCK_ROWS, BLOCKS), 1)
+    # About two operations per number of the totals, for the exponent and for the moments.
+    work = n_rows * n_components * (4 * size + 30)
+    few = 4 if 8 * n_components * size <= _SMALL_TOTALS else 2
+    few = min(few, work // _BLOCK_WORK, n_rows // _FEW_ROWS)
+    wanted = max(min(n_rows // _BLOCK_ROWS, BLOCKS), few, 1)
     room = TOTAL_BYTES // (8 * n_components * size)
     # A power of two, which any small number of threads shares evenly.
     return 0 if room < min(wanted, 4) else 1 << (min(wanted, room).bit_length() - 1)
