@@ -231,7 +231,7 @@ def _fit(args: argparse.Namespace) -> None:
             "features": int(estimator.n_features_in_),
             "components": args.components,
             "covariance": args.covariance,
-            "log_likelihood": float(estimator.lower_bound_),
+            "lower_bound": float(estimator.lower_bound_),
             "converged": bool(estimator.converged_),
             "iterations": int(estimator.n_iter_),
             "seconds": seconds,
