@@ -105,12 +105,9 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     x = native(x)
     if x.dtype == np.float16:
         return x.astype(np.float32)
-    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
-        warnings.warn(
-            f"X has dtype {x.dtype}; it is computed in float64.", PrecisionWarning, stacklevel=4
-        )
-        return x.astype(np.float64)
     frames.warn_of_wide(x, "X", str(x.dtype), stacklevel=5)
+    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
+        return x.astype(np.float64)
     if x.dtype.kind in "mM":
         raise InputError(
             f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first."
@@ -163,6 +160,23 @@ def check_finite(x: Array, names: Sequence[str] | None = None, start: int = 0) -
     )
 
 
+def check_range(
+    dtype: np.dtype,
+    summary: FeatureSummary,
+    mean: np.ndarray,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Raise InputError where squares of the deviations from ``mean`` would overflow."""
+    spread = np.maximum(summary.maximum - mean, mean - summary.minimum)
+    if not np.all(spread < _LARGEST[dtype]):
+        column = int(np.argmax(np.where(np.isfinite(spread), spread, np.inf)))
+        raise InputError(
+            f"feature {_named(column, names)} ranges from {summary.minimum[column]:.3g} to "
+            f"{summary.maximum[column]:.3g}: squares overflow in {dtype}. Rescale the features"
+            + (", or pass float64." if dtype == np.float32 else ".")
+        )
+
+
 def check_scale(
     dtype: np.dtype,
     summary: FeatureSummary,
@@ -176,15 +190,7 @@ def check_scale(
     InputError
         If squares of the deviations would overflow.
     """
-    spread = np.maximum(summary.maximum - summary.mean, summary.mean - summary.minimum)
-    limit = _LARGEST[dtype]
-    if not np.all(spread < limit):
-        column = int(np.argmax(np.where(np.isfinite(spread), spread, np.inf)))
-        raise InputError(
-            f"feature {_named(column, names)} ranges from {summary.minimum[column]:.3g} to "
-            f"{summary.maximum[column]:.3g}: squares overflow in {dtype}. Rescale the features"
-            + (", or pass float64." if dtype == np.float32 else ".")
-        )
+    check_range(dtype, summary, summary.mean, names)
     largest = np.maximum(np.abs(summary.minimum), np.abs(summary.maximum))
     spacing = np.spacing(largest.astype(dtype)).astype(np.float64)
     deviation = np.sqrt(summary.variance)

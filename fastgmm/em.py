@@ -13,11 +13,11 @@ import numpy as np
 
 from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
-from fastgmm.errors import InputError
-from fastgmm.jitter import restored
+from fastgmm.errors import EmptyComponentError
+from fastgmm.jitter import mended
 from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
-from fastgmm.picks import lowest_rows
+from fastgmm.reseed import reseeded
 from fastgmm.scatter import scatter, within_scatter
 from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics
@@ -28,6 +28,11 @@ _FAR = {np.dtype(np.float32): 1e3, np.dtype(np.float64): 1e7}
 # Share of the total scatter below which that within components is not what is left of it: the new
 # means are off by roundings of their distance from the centre, which the difference magnifies.
 _LEFT = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-7}
+# No component has a row.
+_UNREACHED = (
+    "all components are empty: the density of every row is 0 in {dtype} under each of them. Start "
+    "from means nearer the rows or larger variances, or rescale the features."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,8 @@ class EMResult:
     lower_bounds : list of float
         Mean log-likelihood per row at the beginning of each iteration.
     lower_bound : float
-        The last of them; where there was no iteration, that of the start.
+        The last of them; where there was no iteration, that of the start. It is of the parameters
+        before the last M-step, as everywhere in the field; those after it are scored by a pass.
     counts : array of shape (K,)
         Effective number of rows of each component in the last iteration.
     n_jitter : int
@@ -89,6 +95,12 @@ class EMResult:
     counts: Array
     n_jitter: int = 0
     interrupted: bool = False
+
+    @property
+    def change(self) -> float:
+        """Change of the lower bound in the last iteration, in nats; inf where there is none."""
+        bounds = self.lower_bounds
+        return bounds[-1] - bounds[-2] if len(bounds) > 1 else np.inf
 
 
 Callback = Callable[[EMState], object]
@@ -172,16 +184,27 @@ def m_step(
     SingularCovarianceError
         If a covariance is not positive definite.
     """
-    model = _maximise(statistics, model, scatter, reg_covar)
+    model = maximise(statistics, model, scatter, reg_covar)
     if not model.sound():
         model.refuse(statistics.counts, context, advice)
     return model
 
 
-def _maximise(
+def maximise(
     statistics: SufficientStatistics, model: MixtureModel, scatter: Array | None, reg_covar: float
 ) -> MixtureModel:
-    """The M-step without a look at its outcome, which may not be sound."""
+    """The M-step without a look at its outcome, which may not be sound.
+
+    Parameters
+    ----------
+    statistics, model, scatter, reg_covar
+        As for :func:`m_step`.
+
+    Returns
+    -------
+    model : MixtureModel
+        As :meth:`MixtureModel.factorised` gives.
+    """
     structure = model.structure
     covariances = structure.maximise(statistics, scatter, reg_covar)
     empty = statistics.empty
@@ -204,32 +227,6 @@ def _cancels(statistics: SufficientStatistics, row_scatter: Array, limit: float)
     total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
     # Of features that do not vary, nothing is left and nothing lost.
     return ((total > 0) & (total - shares @ offsets**2 < limit * total)).any()
-
-
-def _reseed(source: Source, model: MixtureModel, empty: Array, backend: Backend) -> MixtureModel:
-    """Move the empty components to the rows that the mixture explains worst, on the host."""
-    prepared = backend.prepare(model, source.dtype)
-    vacant, model = np.flatnonzero(to_numpy(empty)), model.on_host()
-    worst = lowest_rows(source, len(vacant), lambda chunk: backend.score_samples(prepared, chunk.x))
-    order = np.argsort(worst.keys, kind="stable")
-    order = order[worst.keys[order] < np.inf]
-    # Where too few rows have weight the last components stay as they are.
-    empty = np.isin(np.arange(model.n_components), vacant[: len(order)])
-    alive = ~empty
-    means, weights = model.means.copy(), model.weights.copy()
-    means[empty] = worst.rows[order]
-    # Weights of rows have a mean of 1.
-    weights[empty] = (1.0 if worst.weights is None else worst.weights[order]) / source.n_rows
-    weights /= weights.sum()
-    matrices = [
-        model.structure.covariance_matrix(model.covariances, int(k), model.n_features)
-        for k in np.flatnonzero(alive)
-    ]
-    pooled = np.average([np.diag(m) for m in matrices], axis=0, weights=model.weights[alive])
-    spread = model.structure.spread(pooled, model.n_components)
-    covariances = model.structure.replace(model.covariances, empty, spread)
-    seeded = MixtureModel.from_covariances(weights, means, covariances, model.structure)
-    return seeded.map(backend.own)
 
 
 def fit(
@@ -296,8 +293,8 @@ def fit(
     ------
     SingularCovarianceError
         If a covariance is not positive definite.
-    InputError
-        If a component is empty and ``empty="error"``.
+    EmptyComponentError
+        If a component is empty and ``empty="error"``, or if all are.
 
     Notes
     -----
@@ -328,12 +325,12 @@ def fit(
             inexact = _moved_far(statistics, _FAR[dtype])
         else:
             inexact = _cancels(statistics, row_scatter, _LEFT[dtype])
-        after = _maximise(statistics, model, row_scatter, reg_covar)
+        after = maximise(statistics, model, row_scatter, reg_covar)
         total, weight, again, vacant, sound = read(
             statistics.log_likelihood,
             statistics.weight,
             inexact,
-            statistics.empty.any(),
+            statistics.empty.sum(),
             after.sound(),
         )
         if again:
@@ -341,23 +338,23 @@ def fit(
                 statistics = e_step(source, model, backend, statistics.means)
             else:
                 statistics = within_scatter(source, model, backend, statistics)
-            after = _maximise(statistics, model, row_scatter, reg_covar)
+            after = maximise(statistics, model, row_scatter, reg_covar)
             (sound,) = read(after.sound())
-        counts = statistics.counts
+        counts, context = statistics.counts, f"M-step, iteration {iteration}"
+        if vacant == model.n_components:
+            raise EmptyComponentError(f"{context}: {_UNREACHED.format(dtype=dtype)}")
         if vacant and empty == "error":
             names = np.flatnonzero(to_numpy(statistics.empty)).tolist()
-            raise InputError(
-                f"M-step, iteration {iteration}: components {names} of {model.n_components} are "
-                "empty. Reduce n_components, or use empty='keep' or 'reseed'."
+            raise EmptyComponentError(
+                f"{context}: components {names} of {model.n_components} are empty. Reduce "
+                "n_components, or use empty='keep' or 'reseed'."
             )
         if not sound:
-            after, repaired = restored(after, reg_covar, dtype)
-            if not repaired:
-                after.refuse(counts, f"M-step, iteration {iteration}", advice)
+            after, repaired = mended(after, reg_covar, dtype, counts, context, advice)
             after, n_jitter = after.map(backend.own), n_jitter + repaired
-        model = after
+        model, seeded = after, False
         if vacant and empty == "reseed":
-            model = _reseed(source, model, statistics.empty, backend)
+            model, seeded = reseeded(source, model, statistics.empty, backend)
         bound = total / weight
         bounds.append(bound)
         change = bound - previous
@@ -368,7 +365,8 @@ def fit(
         stop = [isinstance(s, bool | np.bool_) and bool(s) for s in said]
         # One that ends the fit here ends it everywhere, or others would wait for this process.
         stopped = source.anywhere(any(stop))
-        converged = abs(change) < tol
+        # Rows have not been seen under components that have just been moved.
+        converged = abs(change) < tol and not seeded
         if converged or stopped:
             break
         if keep is not None and iteration % keep_every == 0 and iteration < max_iter:

@@ -11,6 +11,7 @@ __all__ = [
     "DegenerateDataWarning",
     "DeviceMemoryError",
     "DistributedError",
+    "EmptyComponentError",
     "FastGMMError",
     "InputError",
     "ModelFileError",
@@ -25,6 +26,10 @@ class FastGMMError(Exception):
 
 class InputError(FastGMMError, ValueError):
     """Data or a parameter cannot be used: wrong shape, type, range or content."""
+
+
+class EmptyComponentError(InputError):
+    """No row belongs to a component, and `empty="error"` was asked for, or to any component."""
 
 
 class SingularCovarianceError(FastGMMError, ValueError):

@@ -15,9 +15,16 @@ from fastgmm.backends import Backend
 from fastgmm.checkpoint import Checkpoint, Stage, random_stage
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.em import Callback, EMResult, EMState, fit
-from fastgmm.errors import DegenerateDataWarning, SingularCovarianceError
+from fastgmm.errors import (
+    DegenerateDataWarning,
+    EmptyComponentError,
+    FastGMMError,
+    PrecisionWarning,
+    SingularCovarianceError,
+)
 from fastgmm.initialise import Start, initial_model
 from fastgmm.jitter import warn_restored
+from fastgmm.linalg import diagonal
 from fastgmm.model import ARRAYS, MixtureModel
 from fastgmm.picks import distinct_rows
 from fastgmm.progress import Progress
@@ -105,15 +112,18 @@ def best_fit(
 
     Raises
     ------
-    SingularCovarianceError
-        If no start gives a valid mixture.
+    SingularCovarianceError, EmptyComponentError
+        If no start gives a valid mixture: the last reason decides which.
     """
     structure = settings.structure
     total = scatter(source, mean, structure.family, backend) if structure.tied else None
     best: EMResult | None = None
     failures: list[str] = []
+    refusal: type[FastGMMError] = SingularCovarianceError
     stage = None if checkpoint is None else source.agree(checkpoint.read)
     if stage is not None:
+        # One of its own: the stream that was given is not this fit's alone.
+        random_state = np.random.RandomState()
         random_state.set_state(stage.random_state)
         best, failures = stage.best, stage.failures
 
@@ -173,7 +183,8 @@ def best_fit(
                 keep=None if checkpoint is None else partial(keep, init),
                 keep_every=1 if checkpoint is None else checkpoint.every,
             )
-        except SingularCovarianceError as error:
+        except (SingularCovarianceError, EmptyComponentError) as error:
+            refusal = type(error)
             failures.append(str(error))
             continue
         except KeyboardInterrupt:
@@ -194,10 +205,10 @@ def best_fit(
         if best is None or result.lower_bound > best.lower_bound:
             best = result
     if best is None and len(failures) == 1:
-        raise SingularCovarianceError(failures[0])
+        raise refusal(failures[0])
     if best is None:
         reasons = "\n".join(f"start {i}: {error}" for i, error in enumerate(failures))
-        raise SingularCovarianceError(f"all {len(failures)} starts failed.\n{reasons}")
+        raise refusal(f"all {len(failures)} starts failed.\n{reasons}")
     keep(n_init - 1, None, [], done=True)
     if failures:
         warnings.warn(
@@ -258,7 +269,34 @@ def warn_degenerate(
             DegenerateDataWarning,
             stacklevel=4,
         )
+    _warn_coarse(model, working_dtype(source.dtype))
     _warn_rank(model, to_numpy(result.counts), reg_covar, constant)
+
+
+def _warn_coarse(model: MixtureModel, dtype: np.dtype) -> None:
+    """Warn of components so far from the others that rows relative to them all lose their spread.
+
+    A pass takes rows relative to the mean of the mixture, in their own precision.
+    """
+    variances = model.covariances
+    if model.structure.family == "full":
+        variances = diagonal(variances)
+    elif not model.structure.tied:
+        variances = variances.reshape(model.n_components, -1)
+    deviations = np.broadcast_to(np.sqrt(variances), model.means.shape)
+    away = np.abs(model.means - model.weights @ model.means)
+    spacing = np.spacing(away.astype(dtype)).astype(np.float64)
+    coarse = (spacing > deviations / 8) & (model.weights > 0)[:, None]
+    if coarse.any():
+        k, column = np.unravel_index(int(coarse.argmax()), coarse.shape)
+        advice = "Pass float64, or fit" if dtype == np.float32 else "Fit"
+        warnings.warn(
+            f"component {k} lies {away[k, column]:.3g} from the mean of the mixture in feature "
+            f"{column}, where numbers in {dtype} are {spacing[k, column]:.2g} apart; its standard "
+            f"deviation is {deviations[k, column]:.2g}. {advice} such rows by themselves.",
+            PrecisionWarning,
+            stacklevel=5,
+        )
 
 
 def _warn_rank(

@@ -92,7 +92,13 @@ def _column(x: Any, position: int, name: Any) -> np.ndarray:
 
 
 def warn_of_wide(values: np.ndarray, what: str, kind: str, stacklevel: int) -> None:
-    """Warn of integers that float64 would round; ``kind`` is their type as the caller knows it."""
+    """Warn of numbers that float64 would round; ``kind`` is their type as the caller knows it."""
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        warnings.warn(
+            f"{what} has dtype {kind}; it is computed in float64.",
+            PrecisionWarning,
+            stacklevel=stacklevel,
+        )
     wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and values.size
     if wide and max(abs(int(values.max())), abs(int(values.min()))) > 2**53:
         warnings.warn(

@@ -12,7 +12,7 @@ from fastgmm.arrays import Array, like, to_numpy, working_dtype
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import DegenerateDataWarning
-from fastgmm.jitter import restored, warn_restored
+from fastgmm.jitter import mended, warn_restored
 from fastgmm.kmeans import Assignment, kmeans, kmeans_plusplus
 from fastgmm.kmeans_parallel import kmeans_parallel
 from fastgmm.model import MixtureModel
@@ -174,13 +174,11 @@ def initial_model(
         return _with_precisions(*given, structure).map(own)
     covariances = structure.maximise(statistics, row_scatter, reg_covar)
     model = MixtureModel.factorised(weights, means, covariances, structure)
-    if not model.sound():
-        dtype = working_dtype(source.dtype)
-        model, repaired = restored(model, reg_covar, dtype)
-        if not repaired:
-            advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components."
-            model.refuse(statistics.counts, "initialisation", advice)
-        warn_restored(repaired, "initialisation", dtype, stacklevel=5)
+    dtype, context = working_dtype(source.dtype), "initialisation"
+    advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components."
+    model, repaired = mended(model, reg_covar, dtype, statistics.counts, context, advice)
+    if repaired:
+        warn_restored(repaired, context, dtype, stacklevel=5)
         model = model.map(own)
     return model
 

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from fastgmm.arrays import Array
 from fastgmm.errors import PrecisionWarning
 from fastgmm.linalg import diagonal
 from fastgmm.model import MixtureModel
@@ -63,6 +64,41 @@ def restored(model: MixtureModel, reg_covar: float, dtype: np.dtype) -> tuple[Mi
         if repaired.sound():
             return repaired, count
     return model, 0
+
+
+def mended(
+    model: MixtureModel,
+    reg_covar: float,
+    dtype: np.dtype,
+    counts: Array | None,
+    context: str,
+    advice: str,
+) -> tuple[MixtureModel, int]:
+    """A sound model: the given one, or what :func:`restored` makes of it.
+
+    Parameters
+    ----------
+    model, reg_covar, dtype
+        As for :func:`restored`.
+    counts, context, advice
+        As for :meth:`MixtureModel.refuse`.
+
+    Returns
+    -------
+    model : MixtureModel
+    n_jitter : int
+
+    Raises
+    ------
+    SingularCovarianceError
+        If rounding alone does not explain it.
+    """
+    if model.sound():
+        return model, 0
+    found, count = restored(model, reg_covar, dtype)
+    if not count:
+        model.refuse(counts, context, advice)
+    return found, count
 
 
 def warn_restored(count: int, where: str, dtype: np.dtype, *, stacklevel: int) -> None:

@@ -195,8 +195,9 @@ class SufficientStatistics:
         scatter : array of shape (D, D) or (D,)
             Of all rows: of features that do not vary the means do not differ, but for rounding.
         """
-        # Differences first: the mean of large means would lose their small differences.
-        relative = self.means - self.means[0]
+        # Differences first: the mean of large means would lose their small differences. The point
+        # that they are from need not be exact, but lies among components that have rows.
+        relative = self.means - self.weights @ self.means
         offsets = relative - self.weights @ relative
         varies = (diagonal(scatter) if scatter.ndim == 2 else scatter) > 0
         return self.weights, namespace(offsets).where(varies, offsets, 0.0)

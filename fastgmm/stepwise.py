@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastgmm.arrays import Array, to_numpy
+from fastgmm.arrays import Array, to_numpy, working_dtype
 from fastgmm.backends import Backend
-from fastgmm.em import e_step, m_step
+from fastgmm.em import e_step, maximise
+from fastgmm.jitter import mended, warn_restored
 from fastgmm.model import ARRAYS, MixtureModel
 from fastgmm.scatter import total_sums
 from fastgmm.sources import Chunk, Source
@@ -35,6 +36,8 @@ class Online:
         Chunks so far.
     bound : float
         Mean log-likelihood per row of the last chunk, before its step.
+    n_jitter : int
+        Covariances that :func:`fastgmm.jitter.restored` has repaired.
     """
 
     model: MixtureModel
@@ -44,6 +47,7 @@ class Online:
     square: np.ndarray | None
     steps: int
     bound: float = -np.inf
+    n_jitter: int = 0
 
     def scatter(self) -> np.ndarray | None:
         """As :func:`fastgmm.scatter.scatter` gives."""
@@ -192,8 +196,11 @@ def advance(
     advice = (
         f"Increase reg_covar (now {reg_covar:g}), pass more rows at a time, or fewer components."
     )
-    found = m_step(statistics, model, after.scatter(), reg_covar, context=context, advice=advice)
-    return replace(after, model=found)
+    found, repaired = mended(
+        maximise(statistics, model, after.scatter(), reg_covar),
+        reg_covar, working_dtype(source.dtype), statistics.counts, context, advice,
+    )  # fmt: skip
+    return replace(after, model=found, n_jitter=online.n_jitter + repaired)
 
 
 def stepwise_epochs(
@@ -233,6 +240,9 @@ def stepwise_epochs(
                     few = OneChunk(Chunk(chunk.x[part], weight, 0))
                     size = step_size(online.steps, _ALPHA, _OFFSET)
                     online = advance(online, few, backend, reg_covar=reg_covar, size=size)
+        if online.n_jitter:
+            dtype = working_dtype(source.dtype)
+            warn_restored(online.n_jitter, "warm-up", dtype, stacklevel=6)
         return tuple(to_numpy(getattr(online.model, name)) for name in ARRAYS)
 
     found = source.agree(run)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any, Self
 
 from fastgmm import covariance
-from fastgmm.arrays import working_dtype
+from fastgmm.arrays import to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
-from fastgmm.checks import as_random_state, check_rows
+from fastgmm.checks import as_random_state, check_range, check_rows
 from fastgmm.errors import InputError
 from fastgmm.initialise import initial_model
+from fastgmm.jitter import warn_restored
 from fastgmm.model import MixtureModel
 from fastgmm.rows import learn_names, open_to_score
 from fastgmm.scatter import scatter
@@ -96,6 +97,8 @@ class MixtureStreaming(MixtureSettings):
 
     def _steps(self, X: Any, sample_weight: Any) -> Iterator[ArraySource]:
         """The rows of each step: all of an array, or a chunk of a stream."""
+        if hasattr(self, "precisions_cholesky_"):
+            self._current_model()  # which takes up what was set by hand
         fitted = hasattr(self, "_model")
         if not is_stream(X):
             yield ArraySource(check_rows(self, X, reset=not fitted), sample_weight)
@@ -120,18 +123,24 @@ class MixtureStreaming(MixtureSettings):
         online: Online | None = getattr(self, "_online", None)
         if not hasattr(self, "_model"):
             self._check_size(found.n_rows)
+            check_range(dtype, found.summary(), found.mean)
             online = about_model(self._initial(source, backend, found))
             size = 1.0
         else:
             model = self._current_model()
             self._check_warm(model, source.n_features, "partial_fit")
+            check_range(dtype, found.summary(), to_numpy(model.weights @ model.means))
             if online is None or online.model is not model:
                 # It counts as the first chunk, or the next one would replace it.
                 online = replace(about_model(model), steps=1)
             size = step_size(online.steps, alpha, t0)
+        before = online.n_jitter
         online = advance(online, source, backend, reg_covar=reg_covar, size=size)
         self._publish(online.model, dtype, where)
         self._online = online
+        self.n_jitter_ = online.n_jitter
+        if online.n_jitter > before:
+            warn_restored(online.n_jitter - before, "partial_fit", dtype, stacklevel=3)
         self.converged_ = False
         self.n_iter_ = online.steps
         self.lower_bound_ = online.bound

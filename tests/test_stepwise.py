@@ -14,7 +14,7 @@ import streams
 from fastgmm import covariance
 from fastgmm.backends import choose
 from fastgmm.em import e_step
-from fastgmm.errors import InputError, SingularCovarianceError
+from fastgmm.errors import InputError, PrecisionWarning, SingularCovarianceError
 from fastgmm.model import MixtureModel
 from fastgmm.sources import ArraySource
 from fastgmm.stepwise import about_model, advance, moved, step_size
@@ -219,3 +219,43 @@ def test_a_warm_up_ends_at_the_same_optimum(structure, from_file, tmp_path):
     assert warmed.lower_bound_ == pytest.approx(plain.lower_bound_, abs=1e-5)
     # One read of the rows, in many small steps, comes further than one in a large step.
     assert warmed.lower_bounds_[0] > plain.lower_bounds_[1]
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_parameters_set_by_hand_are_a_start(scored):
+    x = streams.rows(900)
+    fitted = estimator(3).fit(x)
+    model = estimator(3)
+    for name in ("weights_", "means_", "precisions_cholesky_"):
+        setattr(model, name, getattr(fitted, name))
+    if scored:
+        model.predict(x)
+    model.partial_fit(x[:300])
+    assert model.n_iter_ == 2
+    np.testing.assert_array_equal(model.means_, fitted.partial_fit(x[:300]).means_)
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "spherical"])
+@pytest.mark.parametrize("fitted", [False, True])
+def test_rows_whose_squares_overflow_are_refused(structure, fitted):
+    x = streams.rows(300).astype(np.float32)
+    model = estimator(2, covariance_type=structure)
+    if fitted:
+        model.partial_fit(x)
+    before = dict(vars(model))
+    with pytest.raises(InputError, match="squares overflow"):
+        # Narrow, but far from all before.
+        model.partial_fit(x + np.float32(1e20) if fitted else x * np.float32(1e20))
+    assert vars(model) == before
+
+
+def test_rounding_is_mended_and_told():
+    # A direction whose spread float32 cannot tell from 0.
+    z = np.random.default_rng(0).standard_normal((4000, 4))
+    near = np.column_stack([z[:, :3], z[:, 0] + 1e-5 * z[:, 3]]).astype(np.float32)
+    settings = {"reg_covar": 1e-12, "max_iter": 4, "tol": 0.0}
+    model = estimator(1, **settings)
+    with pytest.warns(PrecisionWarning, match="partial_fit: rounding in float32"):
+        model.partial_fit(iter(np.split(near, 4)))
+    assert model.n_jitter_ > 0
+    assert np.isfinite(model.precisions_cholesky_).all()

@@ -97,6 +97,12 @@ class Parameters:
         return widen(relative, columns(points.shape[1], dtype), dtype)
 
 
+def _squares_fit(factor: Array, dtype: Any) -> bool:
+    """Whether half the squares of factors are ordinary numbers in the precision of the rows."""
+    square, limits = 0.5 * factor**2, np.finfo(dtype)
+    return bool(square.min() >= limits.tiny and square.max() <= limits.max)
+
+
 def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     """Bring a model into the form of the kernels.
 
@@ -106,7 +112,11 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     """
     structure, (n_components, n_features) = model.structure, model.means.shape
     dtype = np.dtype(dtype)
-    factor = model.precisions_cholesky
+    family, factor = structure.family, model.precisions_cholesky
+    if family == "spherical" and not _squares_fit(factor, dtype):
+        # Evaluated feature by feature: then the factors need not be squared.
+        shape = (n_features,) if structure.tied else model.means.shape
+        family, factor = "diag", np.broadcast_to(factor[..., None], shape)
     centre = np.zeros((1, columns(n_features, dtype)), dtype)
     means = np.empty((n_components, n_features))
     constants, reach, thresholds = np.empty((3, n_components), dtype)
@@ -124,18 +134,18 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         threads=0,
     )
     whiten = np.empty((0, 0, 0), dtype)
-    if structure.tied and structure.family == "full":
+    if structure.tied and family == "full":
         whiten = panels(_ROOT_HALF * factor.T[None], dtype)
         means = means @ (_ROOT_HALF * factor)
-    elif structure.tied and structure.family == "diag":
+    elif structure.tied and family == "diag":
         whiten = pad(_ROOT_HALF * factor[None, None], (2,), dtype)
         means = means * (_ROOT_HALF * factor)
     if structure.tied:
-        square = 0.5 * factor**2 if structure.family == "spherical" else np.float64(1)
+        square = 0.5 * factor**2 if family == "spherical" else np.float64(1)
         factors = np.full(n_components, square, dtype)
-    elif structure.family == "full":
+    elif family == "full":
         factors = panels(_ROOT_HALF * np.swapaxes(factor, 1, 2), dtype)
-    elif structure.family == "diag":
+    elif family == "diag":
         factors = pad(_ROOT_HALF * factor, (1,), dtype)
         # By the factor as it was rounded: then the only error is the last rounding.
         means *= -factors[:, :n_features].astype(np.float64)

@@ -64,6 +64,7 @@ def _floating(x: np.ndarray, where: str) -> np.ndarray:
         raise InputError(f"{where} has dtype {x.dtype}; expected real numbers.")
     if x.dtype.kind == "f" and x.dtype.itemsize <= 4:
         return x.astype(np.float32, copy=False)
+    frames.warn_of_wide(x, where, str(x.dtype), stacklevel=4)
     return x.astype(np.float64, copy=False)
 
 

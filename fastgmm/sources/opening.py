@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import is_tensor, to_numpy
+from fastgmm.arrays import is_tensor, refuse_mask, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources import batches
 from fastgmm.sources.arrays import stored
@@ -90,6 +90,7 @@ def open_source(
 def _weights(sample_weight: Any) -> np.ndarray | None:
     if sample_weight is None:
         return None
+    refuse_mask(sample_weight, "sample_weight")
     weight = np.asarray(to_numpy(stored(sample_weight)))
     if weight.ndim != 1:
         raise InputError("Sample weights must be 1D array or scalar")

@@ -135,11 +135,20 @@ def test_case_09_integers_become_float64(structure, kind):
     np.testing.assert_array_equal(model.score_samples(x), same.score_samples(x.astype(np.float64)))
 
 
-def test_case_09_integers_beyond_float64_warn():
+def as_given(x):
+    return x
+
+
+def as_stream(x):
+    return lambda: iter([x])
+
+
+@pytest.mark.parametrize("given", [as_given, as_stream])
+def test_case_09_integers_beyond_float64_warn(given):
     x = np.random.default_rng(0).integers(0, 2**40, size=(60, 2)) + 2**60
     x[3, 1] |= 1
     with pytest.warns(PrecisionWarning, match="float64"):
-        fastgmm.GaussianMixture(1).fit(x)
+        fastgmm.GaussianMixture(1).fit(given(x))
 
 
 def test_case_10_half_precision_is_computed_in_single():
@@ -175,13 +184,14 @@ def test_case_11_sparse(kind, model):
     everywhere(model, kind(rows()), TypeError, r"(?i)sparse(?s:.*)toarray\(\)")
 
 
-def test_case_12_extended_precision():
+@pytest.mark.parametrize("given", [as_given, as_stream])
+def test_case_12_extended_precision(given):
     if np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps:
         pytest.skip("long double is float64 on this platform")
     x = rows().astype(np.longdouble)
     with pytest.warns(PrecisionWarning, match="float64"):
-        model = fastgmm.GaussianMixture(2, random_state=0).fit(x)
-    same = fastgmm.GaussianMixture(2, random_state=0).fit(rows())
+        model = fastgmm.GaussianMixture(2, random_state=0).fit(given(x))
+    same = fastgmm.GaussianMixture(2, random_state=0).fit(given(rows()))
     helpers.assert_same_bits(model, same)
 
 
@@ -243,8 +253,9 @@ def test_case_14_masked_chunks_and_weights():
         fastgmm.GaussianMixture(2).fit(lambda: iter([x]))
     with pytest.raises(InputError, match="mask"):
         fastgmm.GaussianMixture(2).fit(lambda: iter([(rows(), weight)]))
-    with pytest.raises(InputError, match="mask"):
-        fastgmm.GaussianMixture(2).fit(rows(), sample_weight=weight)
+    for x in (rows(), lambda: iter([rows()])):
+        with pytest.raises(InputError, match="mask"):
+            fastgmm.GaussianMixture(2).fit(x, sample_weight=weight)
 
 
 def test_case_14_masked_array(model):

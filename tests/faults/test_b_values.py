@@ -235,3 +235,19 @@ def test_case_26_far_rows_count_in_a_fit(structure, device, dtype, k):
     if not oracle.is_tied(structure):
         np.testing.assert_allclose(got.weights, expected.weights, atol=1e-4)
         helpers.assert_same_mixture(got, expected, 1e-4)
+
+
+@pytest.mark.parametrize("deviation", [1e-25, 1e-21, 1e-18, 1e17, 1e21])
+@pytest.mark.parametrize("structure", ["spherical", "tied_spherical"])
+def test_variances_whose_inverses_are_no_float32(structure, deviation, device):
+    rng = np.random.default_rng(0)
+    means = deviation * np.array([[0.0, 0.0, 0.0], [3.0, 1.0, -2.0]])
+    x = (means[rng.integers(2, size=50)] + deviation * rng.standard_normal((50, 3))).astype("f4")
+    shape = (2,) if structure == "spherical" else ()
+    weights, variances = np.array([0.3, 0.7]), np.full(shape, deviation**2)
+    model = fastgmm.GaussianMixture.from_parameters(
+        weights, means, variances, covariance_type=structure, device=device
+    )
+    truth = oracle.Mixture(structure, weights, means, variances)
+    np.testing.assert_allclose(model.score_samples(x), truth.score_samples(x), rtol=1e-5)
+    np.testing.assert_array_equal(model.predict(x), truth.responsibilities(x).argmax(axis=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from catching import caught_warnings, messages, warns
 import fastgmm
 import helpers
 import oracle
-from fastgmm import covariance
+from fastgmm import covariance, fitting
 from fastgmm.errors import (
     DegenerateDataWarning,
-    InputError,
+    EmptyComponentError,
     PrecisionWarning,
     SingularCovarianceError,
 )
@@ -197,7 +198,7 @@ def test_case_33_collapse_onto_one_point(structure, place):
         np.array([[0.0, 0.0, 0.0], [0.1, 0.1, 0.1]]),
         oracle.pack(structure, np.stack([np.eye(3), 1e-5 * np.eye(3)]), np.ones(2)),
     )
-    with caught_warnings():
+    with warns(DegenerateDataWarning, r"components \[1\] have directions .* reg_covar"):
         model = helpers.fit(x, start, place, reg_covar=1e-6, max_iter=50)
     assert_finite(model)
     variance = np.einsum("ii->i", helpers.learnt(model).dense()[1])
@@ -244,8 +245,82 @@ def test_case_34_empty_component_is_reseeded(structure, place):
 
 
 def test_case_34_empty_component_is_an_error(structure, place):
-    with pytest.raises(InputError, match=r"components? \[?1\b"):
+    with pytest.raises(EmptyComponentError, match=r"components? \[?1\b"):
         helpers.fit(rows(), lonely_start(structure), place, empty="error")
+
+
+def test_case_34_rows_are_seen_after_a_component_was_moved():
+    # The first iteration finds a component empty, and the bound as the fit before had left it.
+    x = np.vstack([rows(), rows(50, seed=1) * 0.1 + 8.0])
+    start = {"means_init": [[0.0] * 3, [1e3] * 3], "weights_init": [0.5, 0.5]}
+    start["precisions_init"] = np.stack([np.eye(3)] * 2)
+    model = fastgmm.GaussianMixture(2, **start, warm_start=True)
+    with caught_warnings():
+        model.fit(x)
+        assert model.weights_[1] == 0
+        model.set_params(empty="reseed").fit(x)
+    assert model.n_iter_ > 1
+    assert model.weights_.min() == pytest.approx(50 / 250, rel=1e-6)
+
+
+@pytest.mark.parametrize("empty", ["keep", "reseed", "error"])
+def test_case_34_all_components_empty(empty, dtype):
+    variances = np.full(2, 1e-40 if dtype == np.float32 else 1e-300)
+    start = oracle.Mixture("spherical", np.full(2, 0.5), np.array([[1e10], [2e10]]), variances)
+    with pytest.raises(EmptyComponentError, match="all components are empty"):
+        helpers.fit(rows(50, 1).astype(dtype), start, "cpu", empty=empty)
+
+
+def test_case_41_a_start_that_loses_a_component_is_skipped(monkeypatch):
+    x, found = rows(), fitting.initial_model
+    starts = iter([1e4, 0.0, 1e4])
+
+    def initial_model(*args, **kwargs):
+        model = found(*args, **kwargs)
+        means = np.array(model.means)
+        means[1] += next(starts)
+        return replace(model, means=means)
+
+    monkeypatch.setattr(fitting, "initial_model", initial_model)
+    model = fastgmm.GaussianMixture(2, n_init=3, empty="error", random_state=0)
+    with warns(DegenerateDataWarning, "2 of 3 starts failed"):
+        model.fit(x)
+    assert model.weights_.min() > 0
+    starts = iter([1e4, 1e4, 1e4])
+    with pytest.raises(EmptyComponentError, match="all 3 starts failed"), caught_warnings():
+        model.fit(x)
+
+
+@pytest.mark.parametrize("far", [1e12, 1e16])
+def test_case_34_an_empty_component_far_away_costs_tied_covariances_nothing(far):
+    x = np.vstack([rows(), rows(seed=1) + 6.0])
+    settings = {"covariance_type": "tied", "max_iter": 4, "tol": 0.0}
+    near, all_weights = np.array([[0.0] * 3, [6.0] * 3]), np.full(3, 1 / 3)
+    precisions = np.eye(3)
+    with caught_warnings():
+        plain = fastgmm.GaussianMixture(
+            2, means_init=near, weights_init=[0.5, 0.5], precisions_init=precisions, **settings
+        ).fit(x)
+        model = fastgmm.GaussianMixture(
+            3,
+            means_init=np.vstack([np.full((1, 3), far), near]),
+            weights_init=all_weights,
+            precisions_init=precisions,
+            **settings,
+        ).fit(x)
+    assert model.weights_[0] == 0
+    np.testing.assert_allclose(model.covariances_, plain.covariances_, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("structure", oracle.STRUCTURES)
+def test_a_component_too_far_away_for_its_spread_is_told(structure):
+    z, pile = rows(1000, 1), 1.0 * np.random.default_rng(1).integers(2, size=(1000, 1))
+    model = fastgmm.GaussianMixture(2, covariance_type=structure, random_state=0)
+    with warns(PrecisionWarning, r"component \d lies .* Pass float64"):
+        model.fit((z + 1e8 * pile).astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PrecisionWarning)
+        model.fit((z + 1e4 * pile).astype(np.float32))
 
 
 @pytest.mark.parametrize("init_params", INITS)
