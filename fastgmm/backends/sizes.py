@@ -26,7 +26,7 @@ _CHUNK_ROWS = 16384
 TOTAL_BYTES = 48 * 1024 * 1024
 _BLOCK_ROWS = 4096
 BLOCKS = 64
-# But for a few, of so many rows and operations at least, for the threads to have something to share:
+# But for a few, of so many rows and operations at least, for threads to have something to share:
 # four, or two where the totals of one would fill a cache.
 _FEW_ROWS = 256
 _BLOCK_WORK = 16_000_000
