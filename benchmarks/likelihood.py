@@ -254,36 +254,40 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def figures(result: dict[str, Any]) -> dict[str, Any]:
-    """Likelihood against seconds, a panel for each data set; dashed from the random start."""
+    """Likelihood against seconds, a panel for each data set and start."""
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(table["data"] for table in result["tables"]))
-    figure, panels = plt.subplots(1, len(names), figsize=(4 * len(names), 3.6), squeeze=False)
+    starts = list(dict.fromkeys(table["start"] for table in result["tables"]))
+    figure, panels = plt.subplots(
+        len(starts), len(names), figsize=(3.6 * len(names), 3 * len(starts) + 0.5), squeeze=False
+    )
     kinds = list(dict.fromkeys(n for table in result["tables"] for n in table["curves"]))
     palette = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
     colours = {name: palette[i % len(palette)] for i, name in enumerate(kinds)}
     for table in result["tables"]:
-        axes = panels[0][names.index(table["data"])]
+        axes = panels[starts.index(table["start"])][names.index(table["data"])]
         for name, curve in table["curves"].items():
-            style = "--" if table["start"] == "random" else "-"
             axes.plot(
                 [p["seconds"] for p in curve["points"]],
                 [p["likelihood"] for p in curve["points"]],
-                style,
                 color=colours[name],
-                marker="." if style == "-" else "x",
+                marker="o" if name == "fastgmm" else ".",
                 markersize=4,
-                label=f"{name}, {table['start']} start",
+                label=name,
             )
         n, d, k = table["shape"]
-        axes.set_title(f"{table['data']}: N={n:,} D={d} K={k}", fontsize=9)
+        axes.set_title(f"{table['data']}, N={n:,} D={d} K={k}, {table['start']} start", fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter("")  # crowded where there is one decade
         axes.set_xlabel("seconds")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0][0].set_ylabel("nats per held-out row")
-    panels[0][-1].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
+    for row in panels:
+        row[0].set_ylabel("nats per held-out row")
+    lines = {line.get_label(): line for axes in panels.flat for line in axes.get_lines()}
+    figure.legend(lines.values(), lines, loc="lower center", ncols=6, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     return {"likelihood": figure}
 
 

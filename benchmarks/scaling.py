@@ -55,6 +55,8 @@ LIMIT_BYTES = 8e9
 _UPPER = 3
 _REG_COVAR = 1e-2
 _REPEATS = 3
+#: seconds by which a long fit takes longer than a short one, and iterations at most
+_LONG, _MOST = 0.1, 1024
 #: shares of the budget
 _TIME, _THREADS = 0.65, 0.05
 
@@ -126,7 +128,7 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
     wrong = _disagreement(kind, points[min(1, len(points) - 1)])
     if wrong is not None:
         left_out["all sizes"] = wrong
-    begin, last = time.perf_counter(), (1.0, 0.0)
+    begin, last, over = time.perf_counter(), (1.0, 0.0), False
     for point in points if wrong is None else ():
         wanted = needed_bytes(point, kind.name)
         if wanted > LIMIT_BYTES:
@@ -136,10 +138,14 @@ def _line(kind: type[Adapter], points: list[Point], share: float) -> dict[str, A
         left = share - (time.perf_counter() - begin)
         # Two fits of an iteration and one of three at least, by the iteration of the last point.
         expected = last[1] * max(flops / last[0], 1.0) * 6
-        if left_out or expected > max(left, 0.0):
-            left_out[str(point.value)] = f"would take about {seconds(expected)}"
+        over = over or expected > max(left, 0.0)
+        if over:
+            left_out[str(point.value)] = f"would take about {seconds(expected)}, the time is over"
             continue
         timing = _seconds(kind, point.workload(), left)
+        if min(timing.seconds) <= 0:
+            left_out[str(point.value)] = "its time is lost in that of others"
+            continue
         last = (flops, timing.median)
         found.append({"value": point.value, "shape": point.shape, **timing.summary()})
     sizes = [p["value"] for p in found]
@@ -165,21 +171,23 @@ def _disagreement(kind: type[Adapter], point: Point) -> str | None:
 
 
 def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:
-    """A few repeats of one iteration: long and short fits, longer ones where they take no time."""
+    """A few repeats of one iteration: long and short fits, so long that the difference shows."""
     adapter = kind(workload.start, workload.precision, _REG_COVAR)
     begin = time.perf_counter()
 
-    def fit(n_iter: int) -> float:
-        return once(lambda: adapter.fit(workload.x, n_iter))
+    def difference(more: int) -> float:
+        short = once(lambda: adapter.fit(workload.x, 1))
+        return once(lambda: adapter.fit(workload.x, 1 + more)) - short
 
-    more = max(2, min(100, int(0.1 / fit(1))))
-    timing = Timing()
     settle()
+    more, timing = 2, Timing()
+    while difference(more) < _LONG and more < _MOST:
+        more *= 8
     for _ in range(_REPEATS):
         spent = time.perf_counter() - begin
         if timing.seconds and spent * (1 + 1 / len(timing.seconds)) > left:
             break
-        timing.seconds.append(max((fit(1 + more) - fit(1)) / more, 1e-7))
+        timing.seconds.append(difference(more) / more)
     return timing
 
 

@@ -214,19 +214,24 @@ def maximise(
     return MixtureModel.factorised(statistics.weights, statistics.means, covariances, structure)
 
 
-def _moved_far(statistics: SufficientStatistics, limit: float) -> Array:
-    """Whether a mean moved so far that second / n - shift^2 loses digits."""
+def _moved_far(statistics: SufficientStatistics, limit: float, reg_covar: float) -> Array:
+    """Whether a mean moved so far that second / n - shift^2 loses digits.
+
+    Those of a variance that is small beside ``reg_covar`` matter to nothing.
+    """
     second = statistics.mean_second
     variances = diagonal(second) if second.ndim == 3 else second
-    return (statistics.shift**2 * (1 + 1 / limit) > variances).any()
+    return (statistics.shift**2 * (1 + 1 / limit) > variances + reg_covar).any()
 
 
-def _cancels(statistics: SufficientStatistics, row_scatter: Array, limit: float) -> Array:
+def _cancels(
+    statistics: SufficientStatistics, row_scatter: Array, limit: float, reg_covar: float
+) -> Array:
     """Whether the components lie so far apart that total less between scatter loses digits."""
     shares, offsets = statistics.offsets(row_scatter)
     total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
     # Of features that do not vary, nothing is left and nothing lost.
-    return ((total > 0) & (total - shares @ offsets**2 < limit * total)).any()
+    return ((total > 0) & (total - shares @ offsets**2 + reg_covar < limit * total)).any()
 
 
 def fit(
@@ -322,9 +327,9 @@ def fit(
     for iteration in range(len(bounds) + 1, max_iter + 1):
         statistics = e_step(source, model, backend, orders=orders)
         if row_scatter is None:
-            inexact = _moved_far(statistics, _FAR[dtype])
+            inexact = _moved_far(statistics, _FAR[dtype], reg_covar)
         else:
-            inexact = _cancels(statistics, row_scatter, _LEFT[dtype])
+            inexact = _cancels(statistics, row_scatter, _LEFT[dtype], reg_covar)
         after = maximise(statistics, model, row_scatter, reg_covar)
         total, weight, again, vacant, sound = read(
             statistics.log_likelihood,

@@ -175,3 +175,27 @@ def test_same_bits_wherever_memory_lies(structure, dtype):
         held = [*held[-8:], x, weight, np.empty(rng.integers(1, 5000))]
         seen.add(backend.accumulate(prepared, x, weight).to_buffer().tobytes())
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "tied"])
+@pytest.mark.parametrize(("reg_covar", "passes"), [(1e-2, 1), (1e-9, 2)])
+def test_digits_below_reg_covar_cost_no_second_pass(structure, reg_covar, passes, monkeypatch):
+    # The second feature does not vary within components, and the start is not where they are.
+    rng, side = np.random.default_rng(0), 10.0 * (np.arange(200) % 2)
+    x = np.column_stack([rng.standard_normal(200), side])
+    kind = covariance.get(structure)
+    spread, means = kind.spread(np.ones(2), 2), np.array([[0.0, 0.5], [0.0, 10.5]])
+    model = MixtureModel.from_covariances(np.full(2, 0.5), means, spread, kind)
+    calls = []
+
+    def counting(function):
+        def call(*args, **kwargs):
+            calls.append(function)
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("e_step", "within_scatter"):
+        monkeypatch.setattr(em, name, counting(getattr(em, name)))
+    em.fit(ArraySource(x), model, max_iter=1, reg_covar=reg_covar)
+    assert len(calls) == passes
