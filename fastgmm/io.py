@@ -164,6 +164,7 @@ def _document(estimator: GaussianMixture) -> Document:
         "dtype": working_dtype(estimator.means_.dtype).name,
         "feature_names": None if names is None else [str(name) for name in names],
         "n_iter": int(estimator.n_iter_),
+        "n_jitter": int(estimator.n_jitter_),
     }
     return Document(_version(), params, fit, tensors)
 
@@ -209,6 +210,7 @@ def _restore(document: Document) -> GaussianMixture:
     estimator.backend_ = fit["backend"]
     estimator.converged_ = fit["converged"]
     estimator.n_iter_ = fit["n_iter"]
+    estimator.n_jitter_ = fit["n_jitter"]
     estimator.lower_bound_ = float(tensors["lower_bound"])
     estimator.lower_bounds_ = tensors["lower_bounds"].tolist()
     return estimator

@@ -37,7 +37,7 @@ INIT = {
     "means_init": "init.means",
     "precisions_init": "init.precisions",
 }
-_FIT_KEYS = {"backend", "converged", "dtype", "feature_names", "n_iter"}
+_FIT_KEYS = {"backend", "converged", "dtype", "feature_names", "n_iter", "n_jitter"}
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -210,8 +210,9 @@ def _check_fit(fit: Any, params: dict[str, Any], layout: Layout) -> None:
     if not isinstance(fit, dict):
         refuse("fit to be null or an object", fit)
     _check_keys("fit", fit, _FIT_KEYS)
-    if not _is_count(fit["n_iter"]):
-        refuse("n_iter to be a count", fit["n_iter"])
+    for name in ("n_iter", "n_jitter"):
+        if not _is_count(fit[name]):
+            refuse(f"{name} to be a count", fit[name])
     if not isinstance(fit["converged"], bool):
         refuse("converged to be true or false", fit["converged"])
     if not isinstance(fit["backend"], str):

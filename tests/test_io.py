@@ -26,7 +26,7 @@ ARRAYS = (
     "precisions_cholesky_",
     "lower_bounds_",
 )
-FACTS = ("converged_", "n_iter_", "lower_bound_", "n_features_in_", "backend_")
+FACTS = ("converged_", "n_iter_", "n_jitter_", "lower_bound_", "n_features_in_", "backend_")
 STRUCTURES = ("full", "tied", "diag", "spherical", "tied_diag", "tied_spherical")
 
 

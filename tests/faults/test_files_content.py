@@ -283,6 +283,7 @@ def test_62_params(path, name, value):
         ("n_iter", -1),
         ("n_iter", 1.5),
         ("n_iter", True),
+        ("n_jitter", -1),
         ("backend", None),
         ("dtype", "float16"),
         ("dtype", None),
