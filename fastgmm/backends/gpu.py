@@ -347,8 +347,13 @@ class GPUBackend(Backend):
 
     def potentials(self, x: Any, weight: Any, candidates: Any, closest: Any) -> Any:
         row_bytes = 8 * (x.shape[1] + 2)
+        size = chunk_rows(row_bytes, len(x))
+        # As many at every call, also where chunks are smaller because memory is short.
+        n_parts = clusters.parts_of(len(x), size)
         return self._within_memory(
-            chunk_rows(row_bytes, len(x)),
+            size,
             row_bytes,
-            lambda size: clusters.potentials(self.target, x, weight, candidates, closest, size),
+            lambda size: clusters.potentials(
+                self.target, x, weight, candidates, closest, size, n_parts
+            ),
         )
