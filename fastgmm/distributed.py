@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastgmm.arrays import Array, home, is_tensor, like, namespace, to_numpy, to_tensor
+from fastgmm.arrays import Array, is_tensor, like, to_numpy, to_tensor
 from fastgmm.errors import (
     BackendUnavailableError,
     DistributedError,
@@ -72,7 +72,7 @@ class Sharded(Source):
         self._starts: list[int] | None = None
         self._over = False
         self._all_have_rows = True
-        self._computed: str | None = None
+        self.own = to_numpy
         self.leader = self._group.rank == 0
         self.n_rows = 0
 
@@ -144,8 +144,6 @@ class Sharded(Source):
         return super().homes if self._local is None else self._local.homes
 
     def place(self, where: Callable[[Array], Array]) -> None:
-        row = np.zeros((1, self.n_features), np.float32)
-        self._computed = home(where(row if self.home is None else to_tensor(row, self.home)))
         if self._local is not None:
             self._local.place(where)
             self.dtype = self._local.dtype
@@ -184,15 +182,11 @@ class Sharded(Source):
             return value.from_buffer(self._group.all_reduce(value.to_buffer()))
         # A process without rows does not know the shape of a sum, and what has no flat form is
         # small: all get all, and add in the same order. On the host: a tensor would come back on
-        # the device of the process that sent it.
+        # the device of the process that sent it. The backend knows where sums live: those of
+        # NumPy rows may be tensors, and those of tensors NumPy arrays.
         values = self._group.gather(mapped(value, lambda tensor: tensor.cpu()))
         total = functools.reduce(operator.add, (v for v in values if v is not None or everywhere))
-        return mapped(total, self._brought)
-
-    def _brought(self, tensor: Array) -> Array:
-        """A sum as this process computes: on its device, or as a NumPy array."""
-        where = self._computed
-        return to_numpy(tensor) if where is None else to_tensor(tensor, where)
+        return mapped(total, self.own)
 
     def agree(self, make: Callable[[], T]) -> T:
         value: Any = None
@@ -316,9 +310,9 @@ class _Group:
         return numbers.tolist()
 
     def all_reduce(self, buffer: Array) -> Array:
-        """Sum of flat buffers of equal lengths; the same bits everywhere."""
+        """Sum of flat buffers of equal lengths, the same bits everywhere; may write to its own."""
         self.reduced_bytes += len(buffer) * buffer.dtype.itemsize
-        sums = to_tensor(namespace(buffer).asarray(buffer, copy=True), self._device)
+        sums = to_tensor(buffer, self._device)
         self._run(self._dist.all_reduce, sums)
         return like(sums, buffer)
 

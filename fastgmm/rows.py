@@ -80,6 +80,7 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any, settings: Mapping[str,
         backend, reason = choose(estimator.device, source.homes, estimator.precision)
         where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
         source.place(backend.rows)
+        source.own = backend.own
         learn_names(estimator, source)
         found = survey(source, backend)
     if found.n_rows < 2:

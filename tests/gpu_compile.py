@@ -67,8 +67,9 @@ CASES = [
     ("full", "float16", 64, 64, "highest", "fit"),
     ("diag", "bfloat16", 64, 16, "highest", "fit"),
 ]
-TARGETS = {"80": ("cuda", 80, 32), "90": ("cuda", 90, 32), "100": ("cuda", 100, 32)}
-TARGETS["gfx942"] = ("hip", "gfx942", 64)
+# What Triton compiles for, and the version that torch tells of such a device.
+TARGETS = {str(n): (("cuda", n, 32), divmod(n, 10)) for n in (80, 90, 100, 120)}
+TARGETS["gfx942"] = (("hip", "gfx942", 64), (9, 4))
 
 
 class _Driver:
@@ -158,12 +159,12 @@ def compile_all(target_name, cases):
 
     import oracle
     from fastgmm import covariance
-    from fastgmm.backends import gpu
+    from fastgmm.backends import gpu, launch
     from fastgmm.model import MixtureModel
     from fastgmm_kernels import gpu as kernels
 
-    vendor, architecture, warp = TARGETS[target_name]
-    triton.runtime.driver.set_active(_Driver(GPUTarget(vendor, architecture, warp)))
+    names, version = TARGETS[target_name]
+    triton.runtime.driver.set_active(_Driver(GPUTarget(*names)))
     compiled, original = {}, JITFunction.run
 
     def run(self, *args, grid, warmup, **options):
@@ -174,7 +175,7 @@ def compile_all(target_name, cases):
     # What kernels would have written is noise here.
     gpu.settle_unreachable = lambda model, x: torch.zeros(len(x), dtype=torch.int64)
     rng = np.random.default_rng(0)
-    capability = architecture if vendor == "cuda" else 0
+    capability = launch.capability_of(names[0], *version)
     for case in cases:
         structure, dtype, k, d, precision, kind = case
         backend = gpu.GPUBackend(torch.device("cpu"))
@@ -182,7 +183,7 @@ def compile_all(target_name, cases):
             backend.target,
             capability=capability,
             programs=264,
-            precision=kernels.input_precision(precision, vendor, capability),
+            precision=kernels.input_precision(precision, names[0], capability),
         )
         if kind == "mixtures":
             _run_mixtures(backend.target, structure, dtype, k, d)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+import threading
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import fastgmm
 import helpers
 import streams
 from fastgmm.errors import InputError
+from fastgmm.sources import dask as dask_source
 from fastgmm.sources import open_source
 
 dask = pytest.importorskip("dask")
@@ -109,6 +113,29 @@ def test_no_cluster_is_needed():
     assert set(pids) == {os.getpid()}
     assert len(pids) > 1
     helpers.assert_close(model.means_, mixture().fit(x).means_, 1e-9)
+
+
+def test_threads_have_the_stream_of_their_caller(monkeypatch):
+    """torch knows the current device and stream by thread."""
+    torch, here, entered = pytest.importorskip("torch"), threading.local(), []
+
+    @contextmanager
+    def stream(which):
+        entered.append(which)
+        here.stream = which
+        yield
+        here.stream = None
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: threading.current_thread().name)
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    with dask.config.set(scheduler="threads"):
+        source = open_source(array(streams.rows(2000)))
+        found = source.total(lambda chunk: [here.stream])
+    caller = threading.current_thread().name
+    assert found == [caller] * 3
+    assert entered == [caller] * 4, "sums are added in threads too"
+    assert isinstance(pickle.loads(pickle.dumps(dask_source._Here())), nullcontext)
 
 
 def test_chunks_of_no_rows_are_left_out():

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,9 @@ def test_shared_fits_are_those_of_all_rows(size, folder):
     plain = mixture().fit(x)
     for name in ("seeds", "rows.npy", "rows.parquet"):
         assert_fit(found[name], plain)
+    for structure in ("full", "tied") if find_spec("triton") else ():
+        model = mixture(covariance_type=structure, max_iter=2).fit(x[:90])
+        assert_fit(found[f"{structure} on a device"], model)
     # The wire carries the statistics and no more.
     k, d = 3, 3
     assert found["bytes_per_iteration"] == 8 * (3 + k + k * d + k * d * d)

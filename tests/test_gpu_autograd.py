@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -289,6 +290,14 @@ def test_bad_values_are_refused(where, n, place, value, message):
     inputs[place][(1,) * inputs[place].ndim] = value
     with pytest.raises(InputError, match=message):
         mixture_log_prob(*inputs)
+
+
+def test_a_cuda_graph_looks_at_no_values(monkeypatch):
+    from fastgmm.autograd import gpu
+
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    # Nothing can be read of what has no more than a device.
+    gpu._check(None, None, SimpleNamespace(is_cuda=True), None, None, None)
 
 
 @pytest.mark.parametrize("structure", ["full", "tied", "spherical"])

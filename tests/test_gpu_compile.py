@@ -17,13 +17,14 @@ for _name in ("torch", "triton"):
     if importlib.util.find_spec(_name) is None:
         pytest.skip(f"{_name} is not installed", allow_module_level=True)
 
-# Shared memory that a program may have, bytes.
-SHARED = {"80": 163 * 1024, "90": 227 * 1024, "100": 227 * 1024, "gfx942": 64 * 1024}
+# Shared memory that a program may have, KiB; of 8.x the least, for all take the same rows.
+SHARED = {"80": 99, "90": 227, "100": 227, "120": 99, "gfx942": 64}
 # All cases for one target; for the others those whose sizes or code differ.
 CHOSEN = {
     "90": range(len(gpu_compile.CASES)),
     "80": [0, 4, 7, 8, 14, 15, 18, 20, 21, 24, 28, 36],
     "100": [0, 4, 7, 8, 12, 14, 15, 18, 20, 21, 24, 28, 29, 36],
+    "120": [0, 4, 7, 8, 14, 15, 18, 28, 36],
     "gfx942": [0, 4, 7, 8, 15, 18, 28],
 }
 PRODUCTS = ("expect_full", "moments_full", "pull_full", "expect_product", "moments_product")
@@ -71,7 +72,7 @@ def test_no_spills_and_shared_memory_within_the_limit(compiled, target):
         line
         for line in lines
         if line.get("stack", 0) or line.get("local", 0) or line.get("spills", 0)
-        or line["shared"] > SHARED[target]
+        or line["shared"] > 1024 * SHARED[target]
     ]  # fmt: skip
     assert wrong == []
     assert {line["kernel"] for line in lines} >= {

@@ -160,3 +160,44 @@ def test_short_memory_halves_chunks_and_then_says_so(monkeypatch):
     limit = 0
     with pytest.raises(DeviceMemoryError, match="1 of 2 are free"):
         backend.accumulate(prepared, x, None)
+
+
+@pytest.mark.skipif(CUDA, reason="a device is there: no interpreter")
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_the_default_device_of_torch_changes_nothing(structure):
+    x, start, _ = helpers.problem(structure, np.float64, n=150)
+
+    def learn():
+        model = helpers.fit(x, start, "interpreter", max_iter=2, batch_size=64)
+        seeded = fastgmm.GaussianMixture(2, device="interpreter", max_iter=1, random_state=0)
+        seeded = seeded.fit(x[:60])
+        names = ("score_samples", "predict", "predict_proba")
+        return [model.means_, seeded.means_, *(getattr(model, name)(x) for name in names)]
+
+    expected = learn()
+    with torch.device("meta"):
+        found = learn()
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(CUDA, reason="a device is there: no interpreter")
+def test_short_memory_leaves_the_parts_of_potentials_as_they_were(monkeypatch):
+    """k-means++ draws by the parts of its first call."""
+    from fastgmm.backends import clusters
+
+    x = helpers.rows(n=700)
+    backend = backends.choose("interpreter")[0]
+    near = backend.closest(x, x[0], None)
+    expected = backend.potentials(x, None, x[1:3], near)
+    plain = clusters._rows_for
+
+    def limited(target, chunk, centre):
+        if len(chunk) > 300:
+            raise torch.cuda.OutOfMemoryError
+        return plain(target, chunk, centre)
+
+    monkeypatch.setattr(clusters, "_rows_for", limited)
+    found = backend.potentials(x, None, x[1:3], near)
+    assert found.shape == expected.shape
+    helpers.assert_close(found.numpy(), expected.numpy(), 1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_the_nearest_row_counts(monkeypatch):
         key = {"dtype": "float32", "capability": capability, "features": features}
         return {**key, "launch": {"rows": rows}}
 
-    rows = [row(80, 16, 1), row(80, 64, 2), row(90, 16, 3), row(90, 64, 4)]
+    rows = [row(80, 16, 1), row(80, 64, 2), row(90, 16, 3), row(90, 64, 4), row(100, 16, 5)]
     monkeypatch.setattr(launch, "read_table", lambda: {"kernels": {"k": rows}})
 
     def found(features, capability):
@@ -49,8 +50,25 @@ def test_the_nearest_row_counts(monkeypatch):
     assert found(17, 90) == 4
     assert found(1024, 90) == 4
     assert found(16, 86) == 1
-    assert found(16, 100) == 3
+    assert found(64, 103) == 5
+    # Without a row of its generation: one that needs little shared memory.
+    assert found(16, 120) == 1
     assert found(64, 75) == 2
+    assert found(64, 0) == 2
+
+
+@pytest.mark.parametrize(
+    ("hip", "version", "capability"), [(None, (9, 0), 90), (None, (12, 1), 121), ("6.4", (9, 4), 0)]
+)
+def test_numbers_of_amd_are_not_those_of_nvidia(monkeypatch, hip, version, capability):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    from fastgmm.backends.gpu import GPUBackend
+
+    about = SimpleNamespace(major=version[0], minor=version[1], multi_processor_count=4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: about)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert GPUBackend(torch.device("cuda:0")).target.capability == capability
 
 
 def test_a_table_is_written_as_it_is_read(tmp_path):

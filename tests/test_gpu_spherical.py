@@ -227,3 +227,13 @@ def test_the_same_input_gives_the_same_bits(where):
         np.testing.assert_array_equal(
             getattr(one, name).cpu().numpy(), getattr(other, name).cpu().numpy()
         )
+
+
+def test_passes_add_nothing_to_what_is_prepared(where):
+    """Threads share it once the device has been waited for."""
+    _, model, x, _ = _problem("spherical", np.float32, 40, 7, 17)
+    backend = GPUBackend(where)
+    prepared = backend.prepare(model, x.dtype)
+    names = set(vars(prepared))
+    backend.accumulate(prepared, x, None)
+    assert set(vars(prepared)) == names

@@ -98,7 +98,8 @@ def mixture_log_prob(
         standard deviations. "precisions_cholesky": upper U with Sigma^-1 = U U', as in
         scikit-learn, or reciprocal standard deviations.
     validate : bool
-        Refuse NaN, infinity, and mixtures without weight. Without, NaN gives NaN.
+        Refuse NaN, infinity, and mixtures without weight. Without, NaN gives NaN; so it does in a
+        CUDA graph, which cannot look at values.
 
     Returns
     -------

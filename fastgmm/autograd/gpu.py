@@ -1,7 +1,7 @@
 """The engine of GPUs: Triton kernels where the tensors are; on the CPU their interpreter.
 
 Functions take and give what those of :mod:`fastgmm.autograd.cpu` do. Nothing waits for the device
-unless values are to be validated.
+unless values are to be validated, which a CUDA graph cannot do.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def _sane(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor) -> tuple
 def _check(check: Callable[..., None], heights: Tensor, *arguments: Tensor) -> None:
     """Refuse what the masks find wrong; only then are the values moved, for the message."""
     x, _, means, factors = arguments
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        # A CUDA graph keeps launches alone: to wait for the device is an error.
+        return
     rows, whole = _sane(x, heights, means, factors)
     empty = _each(heights == -torch.inf)
     if not bool(rows.all() & whole.all() & ~empty.any()):

@@ -53,6 +53,7 @@ def _as_components(centroids: Tensor, dtype: torch.dtype) -> tuple[DeviceParamet
         infinite,
         torch.zeros_like(constants),
         torch.zeros((), dtype=dtype, device=centroids.device),
+        points.square().sum(dim=1),
     )
     return parameters, points
 
@@ -112,8 +113,13 @@ def closest(target: Target, x: Any, point: Any, known: Any, size: int) -> Any:
     return known
 
 
+def parts_of(n_rows: int, size: int) -> int:
+    """Parts of the rows: as many as chunks of ``size`` rows, up to a limit."""
+    return min(_PARTS, -(-n_rows // size))
+
+
 def potentials(
-    target: Target, x: Any, weight: Any, candidates: Any, known: Any, size: int
+    target: Target, x: Any, weight: Any, candidates: Any, known: Any, size: int, n_parts: int
 ) -> Tensor:
     """Sum of v min(known, |x - c|^2) for each candidate and part of the rows, (P, C)."""
     dtype, n_features = result_dtype(x), x.shape[1]
@@ -121,7 +127,6 @@ def potentials(
     _, centre, points = _centred(exact, dtype)
     launch = target.launch("kmeans", len(centre), dtype)
     n_rows = len(x)
-    n_parts = min(_PARTS, -(-n_rows // size))
     result = target.zeros((n_parts, len(exact)))
     for i in range(n_parts):
         first, last = i * n_rows // n_parts, (i + 1) * n_rows // n_parts

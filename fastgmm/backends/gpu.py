@@ -12,7 +12,7 @@ import torch
 from fastgmm.arrays import to_tensor
 from fastgmm.backends import clusters
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
-from fastgmm.backends.launch import device_sizes
+from fastgmm.backends.launch import capability_of, device_sizes
 from fastgmm.backends.packing import (
     DeviceParameters,
     centre_of,
@@ -77,12 +77,12 @@ class GPUBackend(Backend):
     ) -> None:
         cuda = device.type == "cuda"
         self.device = device
+        vendor = "hip" if getattr(torch.version, "hip", None) else "cuda"
         capability, programs = 0, 4
         if cuda:
             properties = torch.cuda.get_device_properties(device)
-            capability = 10 * properties.major + properties.minor
+            capability = capability_of(vendor, properties.major, properties.minor)
             programs = 2 * properties.multi_processor_count
-        vendor = "hip" if getattr(torch.version, "hip", None) else "cuda"
         self.target = Target(
             device,
             capability,
@@ -347,8 +347,13 @@ class GPUBackend(Backend):
 
     def potentials(self, x: Any, weight: Any, candidates: Any, closest: Any) -> Any:
         row_bytes = 8 * (x.shape[1] + 2)
+        size = chunk_rows(row_bytes, len(x))
+        # As many at every call, also where chunks are smaller because memory is short.
+        n_parts = clusters.parts_of(len(x), size)
         return self._within_memory(
-            chunk_rows(row_bytes, len(x)),
+            size,
             row_bytes,
-            lambda size: clusters.potentials(self.target, x, weight, candidates, closest, size),
+            lambda size: clusters.potentials(
+                self.target, x, weight, candidates, closest, size, n_parts
+            ),
         )

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 _NAME = "launch_table.json"
+# The capability whose rows serve devices of generations that have none of their own: they take the
+# least shared memory.
+_COMMON = 80
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ def device_sizes() -> dict[str, int]:
     return read_table()["sizes"]
 
 
+def capability_of(vendor: str, major: int, minor: int) -> int:
+    """The capability of a device as the table counts it.
+
+    Parameters
+    ----------
+    vendor : {"cuda", "hip"}
+    major, minor : int
+        As torch tells them.
+
+    Returns
+    -------
+    capability : int
+        10 major + minor; 0 for AMD, whose numbers, such as 9.4, are those of other devices.
+    """
+    return 10 * major + minor if vendor == "cuda" else 0
+
+
 @cache
 def find(kernel: str, n_features: int, dtype: str, capability: int) -> Launch:
     """The row of the table for a kernel that is nearest to a case.
@@ -64,13 +84,16 @@ def find(kernel: str, n_features: int, dtype: str, capability: int) -> Launch:
         With padding. The first row with as many or more counts, else the one with most.
     dtype : {"float32", "float64"}
     capability : int
-        10 major + minor. The highest that is not above it counts, else the lowest.
+        Rows of the same major number count, of which the highest that is not above it, else the
+        lowest; without such a row those for 8.x.
 
     Returns
     -------
     launch : Launch
     """
     rows = [row for row in read_table()["kernels"][kernel] if row["dtype"] == dtype]
+    own = [row for row in rows if row["capability"] // 10 == capability // 10]
+    rows = own or [row for row in rows if row["capability"] // 10 == _COMMON // 10]
 
     def distance(row: dict[str, Any]) -> tuple[bool, int, bool, int]:
         c, d = row["capability"], row["features"]

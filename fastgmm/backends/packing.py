@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -56,9 +55,9 @@ class DeviceParameters:
     """Arguments of the kernels for one model and dtype; padded to K' and D'.
 
     A row's weighted log-probability is constants_k - |factors_k (whiten (x - centre) - means_k)|^2,
-    with ``factors`` the square itself in the spherical case. ``means`` is (K', D') for full
-    covariances, else (D', K'). Of many mixtures all arrays have a leading dimension, and what
-    decides on skipping is None.
+    with ``factors`` the square itself in the spherical case, which has ``squares`` |means_k|^2 too.
+    ``means`` is (K', D') for full covariances, else (D', K'). Of many mixtures all arrays have a
+    leading dimension, and ``squares`` and what decides on skipping are None.
     """
 
     model: Any
@@ -74,6 +73,7 @@ class DeviceParameters:
     reach: Tensor
     thresholds: Tensor
     tallest: Tensor
+    squares: Tensor | None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,11 +89,6 @@ class DeviceParameters:
     def row_major(self) -> bool:
         """Whether the kernels read rows line by line, for the matrix unit."""
         return self.family == "full" and self.n_features > SMALL
-
-    @cached_property
-    def squares(self) -> Tensor:
-        """|m_k|^2, (K'), of components with one variance each."""
-        return self.means.square().sum(dim=-2)
 
     def points(self, about: Tensor) -> Tensor:
         """Reference points of moments as the kernels take them, (K', D')."""
@@ -176,6 +171,7 @@ def pack(
         padded(reach, shape[:1], dtype, -math.inf),
         padded(thresholds, shape[:1], dtype),
         torch.where(tallest > -math.inf, tallest, 0.0).to(dtype),
+        packed_means.square().sum(dim=1) if family == "spherical" else None,
     )
 
 
@@ -225,6 +221,7 @@ def pack_mixtures(constants: Tensor, means: Tensor, factors: Tensor) -> DevicePa
         reach=None,
         thresholds=None,
         tallest=None,
+        squares=None,
     )
 
 

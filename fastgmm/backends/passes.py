@@ -26,7 +26,7 @@ class Target:
     ----------
     device : torch.device
     capability : int
-        10 major + minor; that of no device for the interpreter.
+        As :func:`fastgmm.backends.launch.capability_of`; that of no device for the interpreter.
     programs : int
         Programs that keep the device busy.
     precision : str
@@ -101,7 +101,7 @@ class Totals:
         self.second = target.zeros(shapes[second]) if second in shapes else None
         self.trace = target.zeros((splits, whole)) if second == "trace" else None
         # For the trace: the points of the moments, and what leads from them to the means, (K, D).
-        self.points = self.shift = torch.empty(0)
+        self.points = self.shift = target.empty((0,), torch.float64)
         self.launches = (
             target.launch("moments_full", width, dtype),
             target.launch("moments_diag", width, dtype),

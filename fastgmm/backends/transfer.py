@@ -62,7 +62,11 @@ def chunks(x: Any, size: int, device: torch.device) -> Iterator[tuple[slice, Ten
     n_rows, n_features = x.shape
     size = min(size, n_rows)
     shape, dtype, cuda = (size, n_features), torch_dtype(x), device.type == "cuda"
-    buffers = [torch.empty(shape, dtype=dtype, pin_memory=cuda) for _ in range(2 if cuda else 1)]
+    # On the host whatever the default device of torch is.
+    buffers = [
+        torch.empty(shape, dtype=dtype, device="cpu", pin_memory=cuda)
+        for _ in range(2 if cuda else 1)
+    ]
     if not cuda:
         for rows in slices(n_rows, size):
             part = buffers[0][: rows.stop - rows.start]
@@ -135,7 +139,7 @@ class Results:
         if self._device.type != "cuda":
             self._all[rows] = part
             return
-        buffer = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
+        buffer = torch.empty(part.shape, dtype=part.dtype, device="cpu", pin_memory=True)
         buffer.copy_(part, non_blocking=True)
         event = torch.cuda.Event()
         event.record()

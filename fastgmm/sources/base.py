@@ -74,6 +74,8 @@ class Source(ABC):
         The torch device of the rows as they come; None for NumPy arrays.
     names : tuple of str or None
         Names of the features.
+    own : callable
+        As :meth:`fastgmm.backends.Backend.own`, for sums that come from other processes.
     """
 
     n_rows: int
@@ -85,6 +87,7 @@ class Source(ABC):
     leader: bool = True
     home: str | None = None
     names: tuple[str, ...] | None = None
+    own: Callable[[Array], Array]
 
     @property
     def homes(self) -> tuple[str | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from fastgmm.arrays import Array, like
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.items import as_rows
+from fastgmm.sources.prefetch import _stream
 from fastgmm.statistics import pairwise_sum
 
 T = TypeVar("T")
@@ -90,17 +92,40 @@ class DaskSource(Source):
 
     def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
         delayed = self._delayed
-        task, add = delayed(_run, pure=False), delayed(_add, pure=False)
+        task = delayed(_within, pure=False)
         # One object in the graph, however many tasks take it.
         work = delayed(run, pure=False, traverse=False)
         sums = [
-            task(work, rows, weight, start, self.weight_scale, self._place)
+            task(_Here(), _run, work, rows, weight, start, self.weight_scale, self._place)
             for rows, weight, start in self._live()
         ]
         while len(sums) > 1:
-            sums = [add(sums[i : i + _FAN_IN]) for i in range(0, len(sums), _FAN_IN)]
+            sums = [
+                task(_Here(), _add, sums[i : i + _FAN_IN]) for i in range(0, len(sums), _FAN_IN)
+            ]
         (result,) = self._compute(sums[0])
         return result
+
+
+class _Here(AbstractContextManager[None]):
+    """The CUDA stream of the caller for one task of a thread; another process has its own."""
+
+    def __init__(self) -> None:
+        self._stream = _stream()
+
+    def __enter__(self) -> None:
+        self._stream.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._stream.__exit__(kind, error, traceback)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return nullcontext, ()
+
+
+def _within(there: AbstractContextManager[Any], function: Callable[..., T], *args: Any) -> T:
+    with there:
+        return function(*args)
 
 
 def _as_it_is(x: Array) -> Array:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,11 @@ def fits():
     for structure in ("full", "tied"):
         model = mixture(covariance_type=structure, device="reference", max_iter=3)
         found[f"{structure} tensors"] = learnt(model.fit(Sharded(some)))
+    # Arrays whose sums are tensors, and again no row on the last of four ranks.
+    device = "cuda" if torch.cuda.is_available() else "interpreter"
+    for structure in ("full", "tied") if find_spec("triton") else ():
+        model = mixture(covariance_type=structure, device=device, max_iter=2)
+        found[f"{structure} on a device"] = learnt(model.fit(Sharded(part(x[:90], uneven=True))))
     tell(**found)
 
 
