@@ -96,6 +96,11 @@ def as_given(result: Array, given: object) -> Array:
     return like(result, given) if is_tensor(given) else result
 
 
+def copied(x: Array) -> Array:
+    """A copy of its own, where ``x`` is."""
+    return x.clone() if is_tensor(x) else np.array(x)
+
+
 def cast(x: Array, dtype: Any) -> Array:
     """``x`` in a dtype of NumPy, without a copy where it has it already."""
     if is_tensor(x):

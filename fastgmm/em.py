@@ -346,7 +346,8 @@ def fit(
             after = maximise(statistics, model, row_scatter, reg_covar)
             (sound,) = read(after.sound())
         counts, context = statistics.counts, f"M-step, iteration {iteration}"
-        if vacant == model.n_components:
+        # Means that are not numbers have another reason, which the caller finds.
+        if vacant == model.n_components and np.isfinite(to_numpy(model.means)).all():
             raise EmptyComponentError(f"{context}: {_UNREACHED.format(dtype=dtype)}")
         if vacant and empty == "error":
             names = np.flatnonzero(to_numpy(statistics.empty)).tolist()

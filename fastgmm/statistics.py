@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from fastgmm.arrays import Array, namespace, read
+from fastgmm.arrays import Array, copied, namespace, read
 from fastgmm.errors import InputError
 from fastgmm.linalg import diagonal
 
@@ -143,7 +143,7 @@ class SufficientStatistics:
         ends = list(accumulate([3, *map(math.prod, shapes)]))
         if tuple(buffer.shape) != (ends[-1],):
             raise InputError(f"expected a buffer of shape ({ends[-1]},); got {buffer.shape}.")
-        buffer = namespace(buffer).asarray(buffer, copy=True)
+        buffer = copied(buffer)
         log_likelihood, weight, n_rows = read(*buffer[:3])
         counts, first, second = (
             buffer[start:end].reshape(shape)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, home, like, namespace, to_numpy
+from fastgmm.arrays import Array, copied, home, like, namespace, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.batches import Rows, batch_rows, rebatch
@@ -92,7 +92,7 @@ class StreamSource(Source):
         x = first[0]
         self.n_features, self.dtype, self.home = x.shape[1], x.dtype, home(x)
         # A view would keep all of the chunk.
-        self._sample, self._weighted = namespace(x).asarray(x[:1], copy=True), first[1] is not None
+        self._sample, self._weighted = copied(x[:1]), first[1] is not None
         if self._weighted and sample_weight is not None:
             self._begun.close()  # type: ignore[attr-defined]
             raise InputError(f"sample_weight: {reader.what} gives weights itself.")
