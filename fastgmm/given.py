@@ -112,11 +112,9 @@ def from_parameters(
         raise InputError(f"exactly one of {', '.join(given)} must be given; got {len(present)}.")
     value = numbers(given[present[0]], present[0])
     if covariances is not None:
-        matrices = check_matrices(value, structure, shape[0], shape[1], "covariance").astype(
-            np.float64
-        )
+        matrices = check_matrices(value, structure, shape[0], shape[1], "covariance")
         model = MixtureModel.from_covariances(
-            shares, exact, matrices, structure, context="from_parameters"
+            shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
         )
         return model, means.dtype, where
     if precisions is not None:
