@@ -10,13 +10,12 @@ import numpy as np
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
-from fastgmm import covariance
+from fastgmm import covariance, given
 from fastgmm.arrays import (
     Array,
     cast,
     home,
     is_tensor,
-    like,
     namespace,
     to_numpy,
     to_tensor,
@@ -24,14 +23,10 @@ from fastgmm.arrays import (
 )
 from fastgmm.backends import choose
 from fastgmm.checks import check_finite, check_rows
-from fastgmm.covariance import CovarianceStructure
-from fastgmm.em import m_step
 from fastgmm.errors import InputError
+from fastgmm.linalg import inverse_transposed
 from fastgmm.model import ARRAYS, MixtureModel
-from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
-from fastgmm.scatter import scatter
 from fastgmm.scoring import MixtureScoring
-from fastgmm.sources import ArraySource
 from fastgmm.version import VERSION
 
 if TYPE_CHECKING:
@@ -65,9 +60,11 @@ class MixtureConversion(MixtureScoring):
         if not all(a is b for a, b in zip(shown, self._published, strict=True)):
             # Parameters were assigned by hand, as users of scikit-learn do, or to begin with.
             structure = covariance.get(self.covariance_type)
-            given = _given(self.weights_, self.means_, structure, factors=self.precisions_cholesky_)
+            found = given.from_parameters(
+                self.weights_, self.means_, structure, factors=self.precisions_cholesky_
+            )
             adopt = self._publish if hasattr(self, "_model") else self._fitted
-            adopt(*given)
+            adopt(*found)
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,9 +145,11 @@ class MixtureConversion(MixtureScoring):
         array([0, 1])
         """
         structure = covariance.get(covariance_type)
-        given = _given(weights, means, structure, covariances, precisions, precisions_cholesky)
-        params.setdefault("n_components", given[0].n_components)
-        return cls(covariance_type=covariance_type, **params)._fitted(*given)
+        found = given.from_parameters(
+            weights, means, structure, covariances, precisions, precisions_cholesky
+        )
+        params.setdefault("n_components", found[0].n_components)
+        return cls(covariance_type=covariance_type, **params)._fitted(*found)
 
     def _fitted(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> Self:
         self._publish(model, dtype, where)
@@ -194,7 +193,7 @@ class MixtureConversion(MixtureScoring):
         ------
         InputError, SingularCovarianceError
         """
-        resp = cast(resp if is_tensor(resp) else np.asarray(resp), np.float64)
+        resp = cast(given.numbers(resp, "resp"), np.float64)
         if resp.ndim != 2 or 0 in resp.shape:
             raise InputError(f"resp must have shape (N, K); got {tuple(resp.shape)}.")
         params.setdefault("n_components", resp.shape[1])
@@ -206,28 +205,10 @@ class MixtureConversion(MixtureScoring):
         if not (namespace(resp).isfinite(resp) & (resp >= 0)).all() or not resp.any():
             raise InputError("resp must be finite, not negative and not all 0.")
         backend, _ = choose(self.device, home(x), self.precision)
-        x, structure = backend.rows(x), covariance.get(covariance_type)
-        mean = backend.summarise(x).on_host().mean
-        n_components, n_features = resp.shape[1], x.shape[1]
-        # Their scale does not matter, but must fit the precision of the rows.
-        resp = like(resp / resp.max(), x)
-        (chunk,) = ArraySource(x, sample_weight)
-        given = (chunk.x, chunk.weight, structure)
-        about = backend.own(np.repeat(mean[None], n_components, axis=0))
-        rough = backend.accumulate_given(*given, about, resp=resp)
-        if not float(rough.counts.sum()) > 0:
-            raise InputError("resp times sample_weight is 0 in all rows: non-zero ones are needed.")
-        # Again about the means themselves, so that nothing cancels.
-        statistics = backend.accumulate_given(*given, rough.means, resp=resp)
-        # What empty components keep.
-        unit = backend.own(structure.spread(np.ones(n_features), n_components))
-        placeholder = MixtureModel(rough.weights, rough.means, unit, unit, structure)
-        total = None
-        if structure.tied:
-            mass = to_numpy(resp.sum(axis=1))
-            mass = mass if chunk.weight is None else mass * to_numpy(chunk.weight)
-            total = scatter(ArraySource(x, mass), mean, structure.family, backend)
-        model = m_step(statistics, placeholder, total, reg_covar)
+        structure = covariance.get(covariance_type)
+        model = given.from_responsibilities(
+            backend.rows(x), resp, sample_weight, structure, reg_covar, backend
+        )
         return self._fitted(model, working_dtype(x.dtype), home(X))
 
     def to_sklearn(self) -> Any:
@@ -310,11 +291,14 @@ class MixtureConversion(MixtureScoring):
         check_is_fitted(self, "means_")
         model = self._current_model().on_host()
         dtype = torch.float32 if str(self.means_.dtype).endswith("float32") else torch.float64
-        matrices = model.structure.family == "full"
-        covariances = np.linalg.cholesky(model.covariances) if matrices else model.covariances
+        matrices, scale = model.structure.family == "full", model.covariances
+        if matrices:
+            # With the factors at hand nothing is factorised again, which would lose digits.
+            factors = model.precisions_cholesky
+            stack = factors.reshape(-1, *factors.shape[-2:])
+            scale = inverse_transposed(stack, lower=False).reshape(factors.shape)
         weights, means, scale = (
-            torch.tensor(np.asarray(a), dtype=dtype)
-            for a in (model.weights, model.means, covariances)
+            torch.tensor(np.asarray(a), dtype=dtype) for a in (model.weights, model.means, scale)
         )
         return Distribution(
             weights,
@@ -351,43 +335,6 @@ class MixtureConversion(MixtureScoring):
         from fastgmm import io
 
         io.save(self, path)
-
-
-def _given(
-    weights: Any,
-    means: Any,
-    structure: CovarianceStructure,
-    covariances: Any = None,
-    precisions: Any = None,
-    factors: Any = None,
-) -> tuple[MixtureModel, np.dtype, str | None]:
-    """The model of given parameters, and the dtype and device of the means."""
-    where, means = home(means), to_numpy(means)
-    if means.dtype not in (np.float32, np.float64):
-        means = means.astype(np.float64)
-    if means.ndim != 2 or 0 in means.shape:
-        raise InputError(f"means must have shape (K, D); got {means.shape}.")
-    shape = means.shape
-    exact = check_means(means, *shape).astype(np.float64)
-    shares = exact_weights(weights, len(means))
-    given = [v is not None for v in (covariances, precisions, factors)]
-    if sum(given) != 1:
-        raise InputError(
-            "exactly one of covariances, precisions, precisions_cholesky must be given; got "
-            f"{sum(given)}."
-        )
-    if covariances is not None:
-        matrices = check_matrices(covariances, structure, shape[0], shape[1], "covariance")
-        model = MixtureModel.from_covariances(
-            shares, exact, matrices.astype(np.float64), structure, context="from_parameters"
-        )
-        return model, means.dtype, where
-    if precisions is not None:
-        matrices = check_matrices(precisions, structure, *shape)
-        factors = structure.factor_precisions(matrices.astype(np.float64))
-    factors = check_factors(factors, structure, *shape).astype(np.float64)
-    model = MixtureModel(shares, exact, structure.covariances(factors), factors, structure)
-    return model, means.dtype, where
 
 
 def _frozen(array: Array, dtype: np.dtype, where: str | None) -> Array:

@@ -20,22 +20,12 @@ from typing import Any
 import numpy as np
 
 from fastgmm import covariance
-from fastgmm.arrays import (
-    Array,
-    as_given,
-    cast,
-    home,
-    is_tensor,
-    like,
-    native,
-    to_numpy,
-    working_dtype,
-)
+from fastgmm.arrays import Array, as_given, cast, home, is_tensor, like, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
+from fastgmm.given import from_parameters, numbers
 from fastgmm.model import MixtureModel
-from fastgmm.parameters import check_factors, check_means, exact_weights
 from fastgmm.sources import ArraySource
 from fastgmm.statistics import SufficientStatistics
 from fastgmm.tensors import detached
@@ -53,29 +43,13 @@ def _model(
     weights: Any, means: Any, precisions_cholesky: Any, covariance_type: str
 ) -> MixtureModel:
     structure = covariance.get(covariance_type)
-    means = np.asarray(to_numpy(means), np.float64)
-    if means.ndim != 2:
-        raise InputError(f"means must have shape (K, D); got {means.shape}.")
-    means = check_means(means, *means.shape)
-    if weights is None:
-        weights = np.full(len(means), 1.0 / len(means))
-    weights = exact_weights(weights, len(means))
-    factors = check_factors(precisions_cholesky, structure, *means.shape).astype(np.float64)
-    return MixtureModel(weights, means, structure.covariances(factors), factors, structure)
-
-
-def _rows(x: Any, n_features: int) -> Array:
-    x = detached(x, "x") if is_tensor(x) else np.asarray(x)
-    x = x if is_tensor(x) else native(x)
-    if not is_tensor(x) and x.dtype not in (np.float32, np.float64):
-        x = x.astype(np.float32 if x.dtype == np.float16 else np.float64)
-    if x.ndim != 2 or x.shape[1] != n_features:
-        raise InputError(f"x must have shape (N, {n_features}); got {tuple(x.shape)}.")
-    return x
+    return from_parameters(weights, means, structure, factors=precisions_cholesky)[0]
 
 
 def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Array]:
-    rows = _rows(x, model.n_features)
+    rows = numbers(x, "x")
+    if rows.ndim != 2 or rows.shape[1] != model.n_features:
+        raise InputError(f"x must have shape (N, {model.n_features}); got {tuple(rows.shape)}.")
     backend, _ = choose(device, home(rows))
     rows = backend.rows(rows)
     if not backend.all_finite(rows):
@@ -83,18 +57,49 @@ def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Ar
     return backend, backend.prepare(model.map(backend.own), rows.dtype), rows
 
 
-def _differentiable(x: Any, *parameters: Any, device: str) -> bool:
+def _differentiable(
+    x: Any, weights: Any, means: Any, factors: Any, covariance_type: str, device: str
+) -> bool:
     """Whether gradients or batches of mixtures are asked for, which only tensors can."""
     if "torch" not in sys.modules:
         return False
-    from torch import Tensor
-
-    tensors = [t for t in (x, *parameters) if isinstance(t, Tensor)]
-    if not any(t.requires_grad or np.ndim(x) > 2 for t in tensors):
+    single = (2, 1, 2, len(covariance.get(covariance_type).shape(1, 1)))
+    given = zip((x, weights, means, factors), single, strict=True)
+    if not any(is_tensor(t) and (t.requires_grad or t.ndim > n) for t, n in given):
         return False
     if device != "auto":
-        raise InputError(f"device must be 'auto' for tensors that require grad; got {device!r}.")
+        raise InputError(
+            "device must be 'auto' for tensors that require grad and for batches of mixtures; "
+            f"got {device!r}."
+        )
     return True
+
+
+def _on_tensors(name: str, x: Any, *parameters: Any) -> Any:
+    """What a function of tensors gives, in the dtype of the rows whatever the mixture has."""
+    import torch
+
+    from fastgmm.autograd import weighted
+
+    rows = detached(x, "x") if is_tensor(x) and not x.is_floating_point() else x
+    result = getattr(weighted, name)(rows, *parameters)
+    return result.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def _as_rows(statistics: SufficientStatistics, x: Any) -> SufficientStatistics:
+    """Statistics of the kind of the rows, where they are."""
+
+    def placed(number: Any) -> Any:
+        if not is_tensor(number):
+            return number
+        return like(number, x) if is_tensor(x) else float(number)
+
+    statistics = statistics.map(lambda part: like(part, x))
+    return replace(
+        statistics,
+        log_likelihood=placed(statistics.log_likelihood),
+        weight=placed(statistics.weight),
+    )
 
 
 def log_prob(
@@ -112,7 +117,7 @@ def log_prob(
     Parameters
     ----------
     x : array-like or tensor of shape (N, D)
-        float32 or float64, anything else becomes float64. Must be finite.
+        Half precision becomes float32, anything else but float32 float64. Must be finite.
     means : array-like of shape (K, D)
     precisions_cholesky : array-like of the structure's shape
     covariance_type : str
@@ -122,7 +127,7 @@ def log_prob(
     Returns
     -------
     log_prob : array of shape (N, K)
-        In nats, of the dtype of ``x``.
+        In nats, of the dtype that ``x`` is computed in.
 
     Raises
     ------
@@ -135,11 +140,11 @@ def log_prob(
     >>> functional.log_prob([[0.0]], [[0.0]], [[1.0]], "diag").round(4)
     array([[-0.9189]])
     """
-    if _differentiable(x, means, precisions_cholesky, device=device):
-        from fastgmm.autograd.weighted import log_prob as on_tensors
-
-        return on_tensors(x, means, precisions_cholesky, covariance_type)
-    model = _model(None, means, precisions_cholesky, covariance_type).unweighted()
+    given = means, precisions_cholesky, covariance_type
+    if _differentiable(x, None, *given, device):
+        return _on_tensors("log_prob", x, *given)
+    equal = np.ones(np.shape(means)[:1])
+    model = _model(equal / max(equal.size, 1), *given).unweighted()
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.weighted_log_prob(prepared, rows), x)
 
@@ -175,11 +180,10 @@ def score_samples(
     >>> functional.score_samples([[0.0]], [1.0], [[0.0]], [[1.0]], "diag").round(4)
     array([-0.9189])
     """
-    if _differentiable(x, weights, means, precisions_cholesky, device=device):
-        from fastgmm.autograd.weighted import score_samples as on_tensors
-
-        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
-    model = _model(weights, means, precisions_cholesky, covariance_type)
+    given = weights, means, precisions_cholesky, covariance_type
+    if _differentiable(x, *given, device):
+        return _on_tensors("score_samples", x, *given)
+    model = _model(*given)
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.score_samples(prepared, rows), x)
 
@@ -239,11 +243,10 @@ def responsibilities(
     resp : array of shape (N, K)
         Rows sum to 1, however far a row is from every component.
     """
-    if _differentiable(x, weights, means, precisions_cholesky, device=device):
-        from fastgmm.autograd.weighted import responsibilities as on_tensors
-
-        return on_tensors(x, weights, means, precisions_cholesky, covariance_type)
-    model = _model(weights, means, precisions_cholesky, covariance_type)
+    given = weights, means, precisions_cholesky, covariance_type
+    if _differentiable(x, *given, device):
+        return _on_tensors("responsibilities", x, *given)
+    model = _model(*given)
     backend, prepared, rows = _prepare(x, model, device)
     return as_given(backend.responsibilities(prepared, rows), x)
 
@@ -273,8 +276,8 @@ def sufficient_statistics(
     Returns
     -------
     statistics : SufficientStatistics
-        They add over parts of the data; of the kind of ``x``. A part without rows, or whose
-        weights are all 0, adds zeros.
+        They add over parts of the data; of the kind of ``x``, on its device. A part without rows,
+        or whose weights are all 0, adds zeros.
     """
     model = _model(weights, means, precisions_cholesky, covariance_type)
     backend, prepared, rows = _prepare(x, model, device)
@@ -283,8 +286,8 @@ def sufficient_statistics(
         # One row that counts for nothing, wherever the others are, gives zeros of each shape.
         row = cast(like(model.means[:1], rows), working_dtype(rows.dtype))
         zeros = backend.accumulate(prepared, row, like(np.zeros(1), rows))
-        return replace(zeros, n_rows=len(rows)).map(lambda part: as_given(part, x))
+        return _as_rows(replace(zeros, n_rows=len(rows)), x)
     source = ArraySource(rows, sample_weight)
     chunks = ((chunk.x, chunk.weight, None) for chunk in source)
     statistics = backend.accumulate_all(prepared, chunks)
-    return statistics.scale(source.weight_scale).map(lambda part: as_given(part, x))
+    return _as_rows(statistics.scale(source.weight_scale), x)

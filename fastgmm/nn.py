@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["GMM", "MLP"]
 
 _STRUCTURES = {"full": "full", "diagonal": "diag", "spherical": "spherical"}
+# What a GMM passes on to its network.
+_NETWORK = {"hidden_features", "activation", "normalize", "bias", "device", "dtype"}
 
 
 class MLP(nn.Sequential):
@@ -78,7 +79,8 @@ class GMM(nn.Module):
     epsilon : float
         Added to the diagonal of the covariances, in units of the variance.
     **kwargs
-        Passed to :class:`MLP`: ``hidden_features``, ``activation``, ``normalize``.
+        ``device`` and ``dtype`` of the parameters; ``hidden_features``, ``activation``,
+        ``normalize`` and ``bias`` of the :class:`MLP`, which mean nothing without a context.
 
     Attributes
     ----------
@@ -135,8 +137,7 @@ class GMM(nn.Module):
             raise InputError(f"covariance_type must be one of {names}; got {covariance_type!r}.")
         if not (math.isfinite(epsilon) and epsilon >= 0):
             raise InputError(f"epsilon must be finite and not negative; got {epsilon!r}.")
-        unknown = set(kwargs) - set(inspect.signature(MLP).parameters)
-        unknown -= set(inspect.signature(nn.Linear).parameters)
+        unknown = set(kwargs) - _NETWORK
         if unknown:
             raise InputError(f"unknown arguments {sorted(unknown)}; the others go to MLP.")
         self.features, self.context, self.components = features, context, components
@@ -153,7 +154,8 @@ class GMM(nn.Module):
         if context > 0:
             self.hyper = MLP(context, self.total, **kwargs)
         else:
-            self.phi = nn.ParameterList(torch.randn(shape) for shape in self.shapes)
+            place = {name: kwargs[name] for name in ("device", "dtype") if name in kwargs}
+            self.phi = nn.ParameterList(torch.randn(shape, **place) for shape in self.shapes)
 
     def extra_repr(self) -> str:
         """What stands in the brackets of the representation."""
@@ -280,21 +282,18 @@ class GMM(nn.Module):
         single = x.detach().cpu()
         rows = single.numpy() if single.dtype == torch.float32 else single.double().numpy()
         found = cluster(rows, self.components, strategy, iterations, np.random.RandomState(seed))
-        covariances = found.covariances
-        if self.tied:
-            covariances = found.within[None]
-        self._assign(np.log(found.weights), found.means, covariances)
+        covariances = found.within[None] if self.tied else found.covariances
+        self._assign(np.log(found.weights), found.means, np.linalg.cholesky(covariances))
 
     @torch.no_grad()
-    def _assign(self, logits: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
-        """Take over parameters; covariances (L, D, D), to which forward adds epsilon."""
+    def _assign(self, logits: np.ndarray, means: np.ndarray, lower: np.ndarray) -> None:
+        """Take over parameters; Cholesky factors of covariances to which forward adds epsilon."""
         values = [logits, means]
         if self.covariance_type == "full":
-            lower = np.linalg.cholesky(covariances)
             row, column = np.tril_indices(self.features, -1)
             values += [np.log(np.einsum("kii->ki", lower)), lower[:, row, column]]
         else:
-            variances = np.einsum("kii->ki", covariances)
+            variances = (lower**2).sum(axis=2)
             if self.covariance_type == "spherical":
                 variances = variances.mean(axis=1, keepdims=True)
             values.append(0.5 * np.log(variances))
@@ -318,8 +317,9 @@ class GMM(nn.Module):
         mixture : fastgmm.distributions.GaussianMixture
             Without batch dimensions.
         epsilon : float
-            At most half the smallest eigenvalue of the covariances is taken, and the parameters
-            make up for it: the module's mixture is the one given.
+            At most half the smallest eigenvalue of the covariances is taken, and 0 where that is
+            lost in rounding beside the largest. The parameters make up for it: the module's
+            mixture is the one given.
 
         Returns
         -------
@@ -347,6 +347,11 @@ class GMM(nn.Module):
             sizes = torch.linalg.svdvals(wide.scale.tril()) if kind == "full" else wide.scale
         n_components, n_features = mixture.means.shape
         epsilon = min(epsilon, 0.5 * float(sizes.min()) ** 2)
+        if kind == "full" and bool((sizes[..., -1] < 1e-6 * sizes[..., 0]).any()):
+            # The difference below would have too few digits left of the smallest eigenvalue.
+            epsilon, lower = 0.0, wide.scale.tril().numpy().reshape(-1, n_features, n_features)
+        else:
+            lower = np.linalg.cholesky(covariances - epsilon * np.eye(n_features))
         module = cls(
             n_features,
             components=n_components,
@@ -355,7 +360,7 @@ class GMM(nn.Module):
             epsilon=epsilon,
         ).to(mixture.means)
         logits, means = (t.detach().numpy() for t in (wide.logits, wide.means))
-        module._assign(logits, means, covariances - epsilon * np.eye(n_features))
+        module._assign(logits, means, lower)
         return module
 
     @classmethod

@@ -110,3 +110,24 @@ def test_batches_are_no_estimator():
         GMM.from_distribution(mixture)
     with pytest.raises(InputError, match="conditional"):
         GMM(2, context=3).to_estimator()
+
+
+@pytest.mark.parametrize("structure", ["full", "tied"])
+def test_factors_are_taken_as_they_are(structure):
+    """The covariance rounds to a singular matrix."""
+    factor = np.array([[1.0, 1e9], [0.0, 1.0]])
+    estimator = fastgmm.GaussianMixture.from_parameters(
+        [1.0],
+        [[0.0, 0.0]],
+        precisions_cholesky=factor if structure == "tied" else factor[None],
+        covariance_type=structure,
+    )
+    x = np.array([[0.0, 0.0], [1.0, -1e9], [2.0, 1.0]])
+    distribution, module = estimator.to_distribution(), estimator.to_module()
+    for got in (
+        distribution.log_prob(torch.from_numpy(x)).numpy(),
+        module().log_prob(torch.from_numpy(x)).detach().numpy(),
+        distribution.to_estimator().score_samples(x),
+        module.to_estimator().score_samples(x),
+    ):
+        np.testing.assert_allclose(got, estimator.score_samples(x), rtol=1e-12)

@@ -251,6 +251,26 @@ def test_divergences():
         kl_monte_carlo(build("full", (2,))[0], build("full", (3,))[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("given", ["covariances", "precisions"])
+def test_half_precision_is_computed_in_single(given, dtype):
+    matrix = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    parameters = torch.ones(2), torch.eye(2)
+    mixture = GaussianMixture(
+        *(p.to(dtype) for p in parameters), **{given: matrix.expand(2, 2, 2).to(dtype)}
+    )
+    assert mixture.scale.dtype == dtype
+    expected = GaussianMixture(*parameters, **{given: matrix.expand(2, 2, 2)})
+    problems.assert_near(mixture.scale, expected.scale, 1e-2)
+    wide = mixture.to(torch.float32)
+    for got, bound in zip(mixture.entropy_bounds(), wide.entropy_bounds(), strict=True):
+        assert torch.equal(got, bound)
+    estimator = mixture.to_estimator()
+    problems.assert_near(torch.tensor(estimator.covariances_), wide.covariances, 1e-6)
+    alone = GaussianMixture(mixture.weights[:1], mixture.means[:1], mixture.covariances[:1])
+    assert abs(td.kl_divergence(alone, alone)) < 1e-6
+
+
 def test_zero_weights_are_no_obstacle():
     logits = torch.tensor([0.0, -math.inf], requires_grad=True)
     mixture = GaussianMixture(

@@ -9,6 +9,7 @@ import pytest
 
 import helpers
 import oracle
+from conftest import CUDA
 from fastgmm import functional
 from fastgmm.errors import InputError
 from fastgmm.sources import arrays, batches
@@ -117,3 +118,63 @@ def test_statistics_of_a_mapped_file(monkeypatch, tmp_path):
         helpers.assert_close(found.second, whole.second, 1e-12)
         assert found.n_rows == 300
         assert found.weight == pytest.approx(whole.weight)
+
+
+def tensors(torch, x_dtype=None):
+    """Rows (5, 2) and the mixture of three components, with numbers that all dtypes have."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"x": (5, 2), "weights": (3,), "means": (3, 2), "precisions_cholesky": (3, 2)}
+    given = {
+        name: torch.randint(1, 5, size, generator=generator).double()
+        for name, size in sizes.items()
+    }
+    given["weights"] /= given["weights"].sum()
+    return given | {"x": given["x"].to(x_dtype or torch.float64)}
+
+
+@pytest.mark.parametrize("batched", ["x", "weights", "means", "precisions_cholesky"])
+def test_batches_need_no_gradients(batched):
+    torch = pytest.importorskip("torch")
+    given = tensors(torch)
+    parts = [given[batched], given[batched].flip(0)]
+    found, *expected = (
+        functional.score_samples(**given | {batched: value}, covariance_type="diag")
+        for value in (torch.stack(parts), *parts)
+    )
+    torch.testing.assert_close(found, torch.stack(expected))
+    with pytest.raises(InputError, match="batches of mixtures"):
+        functional.score_samples(
+            **given | {batched: torch.stack(parts)}, covariance_type="diag", device="cpu"
+        )
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "bfloat16", "float32", "float64"])
+def test_gradients_change_no_dtype(dtype):
+    torch = pytest.importorskip("torch")
+    given = tensors(torch, getattr(torch, dtype))
+    differentiable = given | {"means": given["means"].clone().requires_grad_()}
+    for name in ("score_samples", "responsibilities", "log_prob"):
+        known = {k: v for k, v in given.items() if (k, name) != ("weights", "log_prob")}
+        expected, found = (
+            getattr(functional, name)(**{k: values[k] for k in known}, covariance_type="diag")
+            for values in (given, differentiable)
+        )
+        assert found.requires_grad
+        torch.testing.assert_close(found.detach(), expected)
+
+
+def test_statistics_lie_where_the_rows_do():
+    pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    _, mixture, x, (means, factor, name) = case("diag", np.float64, n=20)
+    given = mixture.weights, means, factor, name
+    expected = functional.sufficient_statistics(x, *given)
+    for rows in (x, x[:0]):
+        found = functional.sufficient_statistics(
+            rows, *given, device="cuda" if CUDA else "interpreter"
+        )
+        assert isinstance(found.log_likelihood, float)
+        assert isinstance(found.weight, float)
+        for field in ("counts", "first", "second", "about"):
+            assert isinstance(getattr(found, field), np.ndarray), field
+        assert (found + expected).n_rows == len(rows) + 20

@@ -180,6 +180,71 @@ def test_families_that_cannot_be_built_again_draw_all():
         mixture.rsample()
 
 
+class Plain(td.Laplace):
+    def __init__(self, loc, scale):
+        super().__init__(loc, scale)
+
+
+class Variadic(td.Laplace):
+    def __init__(self, *parameters):
+        super().__init__(*parameters)
+
+
+class Keywords(td.Laplace):
+    def __init__(self, loc, **others):
+        super().__init__(loc, **others)
+
+
+class Positional(td.Laplace):
+    def __init__(self, loc, scale, /):
+        super().__init__(loc, scale)
+
+
+@pytest.mark.parametrize("family", [Plain, Variadic, Keywords, Positional, "mixture"])
+def test_families_with_other_constructors(family):
+    loc, scale = 10 * torch.arange(3.0), torch.full((3,), 0.1)
+    if family == "mixture":
+        pairs = td.Normal(loc[:, None].expand(3, 2), 0.1)
+        components = td.MixtureSameFamily(td.Categorical(torch.ones(3, 2)), pairs)
+    else:
+        components = family(loc, scale=scale) if family is Keywords else family(loc, scale)
+    chosen = select(components, torch.tensor([2, 0, 2]))
+    assert (chosen is not None) == (family is Plain)
+    mixture = MixtureSameFamily(td.Categorical(torch.tensor([0.0, 0.0, 1.0])), components)
+    drawn = mixture.sample((5,))
+    assert drawn.shape == (5,)
+    assert (drawn - 20).abs().max() < 4
+
+
+def test_probabilities_stay_as_they_were_given():
+    labels, sure, far = torch.arange(2), torch.tensor([0.0, 1.0]), torch.tensor([-200.0, 200.0])
+    given, other = td.Bernoulli(sure), td.Bernoulli(logits=far)
+    # What is derived is kept beside it, and clamped.
+    assert given.logits.isfinite().all()
+    assert torch.equal(other.probs, sure)
+    assert torch.equal(select(given, labels).probs, sure)
+    assert torch.equal(select(other, labels).logits, far)
+    sides = td.OneHotCategorical(torch.eye(2))
+    assert torch.equal(select(sides, labels).probs, torch.eye(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_gaussians_of_probability_zero_are_never_drawn(dtype):
+    shares = torch.tensor([0.0, 1.0], dtype=dtype, requires_grad=True)
+    parts = td.Normal(torch.tensor([0.0, 9.0], dtype=dtype), torch.ones(2, dtype=dtype))
+    classes = MixtureSameFamily, td.MixtureSameFamily
+    ours, theirs = (cls(td.Categorical(shares), parts) for cls in classes)
+    # Half precision has no probability between 0 and a thousandth.
+    assert ours.sample((20_000,)).min() > 3
+    drawn = ours.rsample((20_000,))
+    assert drawn.min() > 3
+    (gradient,) = torch.autograd.grad(drawn.sum(), shares)
+    assert gradient.isfinite().all()
+    value = torch.tensor([0.0, 9.0], dtype=dtype)
+    if dtype == torch.float64:
+        problems.assert_near(ours.log_prob(value), theirs.log_prob(value), 1e-12)
+
+
 def test_constraints_that_depend_on_other_parameters():
     labels = torch.tensor([2, 0, 2])
     low = torch.arange(3.0)

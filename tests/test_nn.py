@@ -103,6 +103,15 @@ def test_half_precision(kind, tied, dtype):
     assert (error < 5 * (module().variance.double() / 2000).sqrt() + 0.02).all()
     drawn.sum().backward()
     assert all(p.grad.isfinite().all() for p in module.parameters())
+    estimator = module.to_estimator()
+    assert estimator.means_.dtype == np.float32
+    expected = module().log_prob(drawn).detach().numpy()
+    np.testing.assert_allclose(
+        estimator.score_samples(drawn.detach()), expected, rtol=1e-2, atol=1e-2
+    )
+    lower, upper = module().entropy_bounds()
+    assert lower.dtype == torch.float32
+    assert lower < upper
 
 
 @pytest.mark.parametrize(("kind", "tied"), KINDS)
@@ -259,6 +268,13 @@ def test_state_dict(context):
     assert sorted(one.state_dict())[0].startswith("hyper" if context else "phi")
 
 
+@pytest.mark.parametrize("context", [0, 3])
+def test_device_and_dtype(context):
+    module = GMM(2, context, hidden_features=(4,), device="meta", dtype=torch.float64)
+    places = {(p.dtype, p.device.type) for p in module.parameters()}
+    assert places == {(torch.float64, "meta")}
+
+
 def test_repr():
     text = repr(GMM(2, components=3, covariance_type="diagonal", tied=True))
     assert text == (
@@ -311,6 +327,8 @@ def test_it_compiles():
         ({"features": 2, "covariance_type": "diag"}, "'full', 'diagonal', 'spherical'"),
         ({"features": 2, "epsilon": -1.0}, "epsilon"),
         ({"features": 2, "hiden_features": (3,)}, "hiden_features"),
+        ({"features": 2, "context": 3, "in_features": 3}, "in_features"),
+        ({"features": 2, "kwargs": 3}, "kwargs"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -164,8 +164,51 @@ def test_without_gradients_it_is_sample():
     assert not drawn.requires_grad
 
 
-def test_second_derivatives_are_refused():
-    _, logits, means, scale = problems.parameters("full")
-    x = GaussianMixture(logits=logits, means=means, scale_tril=scale).rsample()
-    with pytest.raises(NotImplementedError, match="first derivatives only"):
-        torch.autograd.grad(x.sum(), means, create_graph=True)
+def test_second_derivatives_see_that_the_sample_moves():
+    _, logits, means, scale = (t.detach() for t in problems.parameters("full", k=3, d=2, seed=3))
+    start = GaussianMixture(logits=logits, means=means, scale_tril=scale).sample().numpy()
+    upstream, direction = (
+        torch.randn(2, dtype=torch.float64),
+        torch.randn(3, 2, dtype=torch.float64),
+    )
+    precise = torch.linalg.inv(scale.tril())
+
+    def parameters(step):
+        moved = means + step * direction
+        return [t.numpy() for t in (logits.softmax(-1), moved, scale.tril())]
+
+    def slope(step):
+        x = invert(transform(start, *parameters(0.0)), start, *parameters(step))
+        moved = (means + step * direction).requires_grad_()
+        given = torch.from_numpy(x)[None, None], logits.log_softmax(-1)[None], moved[None]
+        value = (implicit.attach(*given, precise[None]) * upstream).sum()
+        (gradient,) = torch.autograd.grad(value, moved, create_graph=True)
+        return gradient, moved
+
+    gradient, moved = slope(0.0)
+    (found,) = torch.autograd.grad((gradient * direction).sum(), moved)
+    ahead, behind = (slope(step)[0].detach() for step in (1e-4, -1e-4))
+    expected = ((ahead - behind) / 2e-4 * direction).sum()
+    assert (found * direction).sum().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("structure", ["full", "diag"])
+def test_under_the_transforms_of_functions(structure):
+    _, *parameters = (t.detach() for t in problems.parameters(structure, batch=(4,), k=3, d=2))
+    name = "scale_tril" if structure == "full" else "variances"
+
+    def draw(logits, means, scale):
+        mixture = GaussianMixture(logits=logits, means=means, **{name: scale}, validate_args=False)
+        return mixture.rsample((5,)).square().sum()
+
+    torch.manual_seed(0)
+    found = torch.func.grad(draw, argnums=(0, 1, 2))(*parameters)
+    torch.manual_seed(0)
+    inputs = [p.clone().requires_grad_() for p in parameters]
+    expected = torch.autograd.grad(draw(*inputs), inputs)
+    for a, b in zip(found, expected, strict=True):
+        problems.assert_near(a, b, 1e-12)
+    mapped = torch.vmap(torch.func.grad(draw, argnums=(0, 1, 2)), randomness="different")
+    for gradient, parameter in zip(mapped(*parameters), parameters, strict=True):
+        assert gradient.shape == parameter.shape
+        assert gradient.isfinite().all()

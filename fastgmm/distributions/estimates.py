@@ -65,13 +65,15 @@ def entropy_bounds(mixture: Gaussians) -> tuple[Tensor, Tensor]:
     Returns
     -------
     lower, upper : Tensor of the batch shape
-        In nats. The upper one is exact where components do not overlap.
+        In nats; float32 for half precisions. The upper one is exact where components do not
+        overlap.
 
     Notes
     -----
     Huber, Bailey, Durrant-Whyte and Hanebeck (2008), On entropy approximation for Gaussian mixture
     random vectors. All pairs of components are formed: K^2 D^2 numbers.
     """
+    mixture = mixture.widened()
     weights, n_features = mixture.logits.exp(), mixture.n_features
     scales = mixture.scales()
     diagonal = scales.diagonal(dim1=-2, dim2=-1) if mixture.full else scales

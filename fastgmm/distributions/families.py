@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-# Of arguments that say the same, those that are kept: the first that a class takes.
-_ALTERNATIVES = (("logits", "probs"), ("scale_tril", "covariance_matrix", "precision_matrix"))
+# Arguments that say the same: of matrices the first that a class takes is kept.
+_PROBABILITIES = ("probs", "logits")
+_MATRICES = ("scale_tril", "covariance_matrix", "precision_matrix")
+_UNNAMED = {Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD}
 
 
 def gaussian_parameters(components: Distribution) -> tuple[Tensor, Tensor, str] | None:
@@ -65,34 +67,49 @@ def _select(components: Distribution, labels: Tensor, n_inner: int) -> Distribut
         return None
     chosen: dict[str, Any] = {}
     for name, value in arguments.items():
-        if name not in known or not isinstance(value, Tensor):
+        if not isinstance(value, Tensor):
             chosen[name] = value
             continue
         n_event = known[name].event_dim
         own = value.shape[value.ndim - n_event :]
         full = value.expand(*components.batch_shape, *own)
         chosen[name] = _take(full, labels, n_inner + n_event)
-    return type(components)(**chosen, validate_args=False)
+    return type(components)(**chosen)
 
 
 def _arguments(components: Distribution, known: dict[str, Any]) -> dict[str, Any] | None:
     """What the constructor of a distribution would be given; None where that cannot be known."""
-    names = list(inspect.signature(type(components).__init__).parameters.values())[1:]
-    dropped = {name for group in _ALTERNATIVES for name in [g for g in group if g in known][1:]}
-    arguments = {}
-    for parameter in names:
-        name = parameter.name
-        if name in dropped or name == "validate_args":
+    parameters = list(signature(type(components).__init__).parameters.values())[1:]
+    if any(parameter.kind in _UNNAMED for parameter in parameters):
+        return None
+    names = [parameter.name for parameter in parameters]
+    dropped = _said_again(components, [name for name in names if name in known])
+    arguments: dict[str, Any] = {}
+    for name in names:
+        if name in dropped:
             continue
-        if name in known:
-            arguments[name] = getattr(components, name)
-        else:
-            # It may have been given all the same; of a tensor the components' part is not known.
-            value = getattr(components, name, None)
-            if value is None or isinstance(value, Tensor):
-                return None
-            arguments[name] = value
-    return arguments if arguments else None
+        value = False if name == "validate_args" else getattr(components, name, None)
+        # It may have been given all the same; of a tensor, or of what may hold one, the components'
+        # part is not known.
+        if not (name in known if isinstance(value, Tensor) else _is_plain(value)):
+            return None
+        arguments[name] = value
+    return arguments if any(isinstance(v, Tensor) for v in arguments.values()) else None
+
+
+def _said_again(components: Distribution, names: list[str]) -> set[str]:
+    """Those arguments that say what another one says."""
+    # What was given is there first; what is derived from probabilities of 0 and 1 is clamped.
+    given = [name for name in vars(components) if name in _PROBABILITIES]
+    groups = (dict.fromkeys([*given, *_PROBABILITIES]), _MATRICES)
+    return {name for group in groups for name in [g for g in group if g in names][1:]}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is the same for all components."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str)
 
 
 def _take(value: Tensor, labels: Tensor, n_behind: int) -> Tensor:

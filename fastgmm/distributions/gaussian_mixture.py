@@ -9,6 +9,7 @@ from torch import Size, Tensor
 from torch.distributions import Categorical, Distribution, MultivariateNormal, constraints
 from torch.distributions.kl import kl_divergence, register_kl
 
+from fastgmm.arrays import to_numpy
 from fastgmm.autograd.arguments import check_mixture, check_structure, check_tensors
 from fastgmm.autograd.weighted import log_weights
 from fastgmm.distributions import estimates
@@ -148,9 +149,7 @@ class GaussianMixture(estimates.EntropyEstimates):
 
     def to(self, *args: Any, **kwargs: Any) -> GaussianMixture:
         """Return the distribution on another device or in another dtype, as ``Tensor.to``."""
-        own = self._gaussians
-        logits, means, scale = (t.to(*args, **kwargs) for t in (own.logits, own.means, own.scale))
-        return self._like(Gaussians(logits, means, scale, own.covariance_type))
+        return self._like(self._gaussians.to(*args, **kwargs))
 
     @property
     def weights(self) -> Tensor:
@@ -281,7 +280,7 @@ class GaussianMixture(estimates.EntropyEstimates):
         """Draw values with gradients by weights, means and covariances.
 
         The gradients are implicit: each value keeps its conditional distribution functions while
-        the parameters change (:mod:`fastgmm.distributions.implicit`). First derivatives only.
+        the parameters change (:mod:`fastgmm.distributions.implicit`).
 
         Parameters
         ----------
@@ -327,10 +326,10 @@ class GaussianMixture(estimates.EntropyEstimates):
         scale = self.scale.detach().cpu().double()
         full = self._gaussians.full
         factors = torch.linalg.inv(scale.tril()).mT.triu() if full else 1 / scale
-        weights = self.weights.detach().cpu().double()
+        weights = self.logits.detach().cpu().double().softmax(-1)
         return Estimator.from_parameters(
-            (weights / weights.sum()).numpy(),
-            self.means.detach().cpu().numpy(),
+            weights.numpy(),
+            to_numpy(self.means),
             precisions_cholesky=factors.numpy(),
             covariance_type=self.covariance_type,
             **params,
@@ -379,6 +378,8 @@ def _check_logits(logits: Tensor) -> None:
 @register_kl(GaussianMixture, GaussianMixture)
 def _kl(p: GaussianMixture, q: GaussianMixture) -> Tensor:
     if p.logits.shape[-1] == q.logits.shape[-1] == 1:
+        # LAPACK knows no half precision.
+        p, q = (m._like(m._gaussians.widened()) for m in (p, q))
         return kl_divergence(p.component_distribution, q.component_distribution)[..., 0]
     raise NotImplementedError(
         "the divergence of Gaussian mixtures has no closed form: use "

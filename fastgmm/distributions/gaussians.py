@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,17 @@ class Gaussians:
     def full(self) -> bool:
         """Whether the scale is triangles."""
         return check_structure(self.covariance_type)[0].endswith("DD")
+
+    def widened(self) -> Gaussians:
+        """The same in the dtype to compute in: float32 for halves."""
+        dtype = check_tensors(logits=self.logits, means=self.means, scale=self.scale)
+        return self.to(dtype)
+
+    def to(self, *args: Any, **kwargs: Any) -> Gaussians:
+        """The same on another device or in another dtype, as ``Tensor.to``."""
+        tensors = (self.logits, self.means, self.scale)
+        logits, means, scale = (tensor.to(*args, **kwargs) for tensor in tensors)
+        return replace(self, logits=logits, means=means, scale=scale)
 
     def expand(self, batch_shape: torch.Size) -> Gaussians:
         """The same with leading dimensions expanded."""
@@ -141,14 +153,13 @@ class Gaussians:
     def _flat(self) -> Gaussians:
         """All batch dimensions merged into one, in the dtype to draw in: float32 for halves."""
         size = math.prod(self.batch_shape)
-        dtype = check_tensors(logits=self.logits, means=self.means, scale=self.scale)
-        own = self.scale.shape[len(self.batch_shape) :]
-        return replace(
+        flat = replace(
             self,
-            logits=self.logits.reshape(size, self.logits.shape[-1]).to(dtype),
-            means=self.means.reshape(size, *self.means.shape[-2:]).to(dtype),
-            scale=self.scale.reshape(size, *own).to(dtype),
+            logits=self.logits.reshape(size, self.logits.shape[-1]),
+            means=self.means.reshape(size, *self.means.shape[-2:]),
+            scale=self.scale.reshape(size, *self.scale.shape[len(self.batch_shape) :]),
         )
+        return flat.widened()
 
     def _draw(self, n_rows: int) -> Tensor:
         """Samples (B, N, D) of flat mixtures."""

@@ -13,6 +13,7 @@ backpropagation through mixture density distributions.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,35 +70,32 @@ def _jacobian(x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) ->
 
 
 class _Implicit(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
-        ctx.save_for_backward(x, log_weights, means, factors)
+    def forward(x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) -> Tensor:
         return x.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # What comes out and not what went in: derivatives of derivatives see that it moves.
+        ctx.save_for_backward(output, *inputs[1:])
+
+    @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "samples have first derivatives only: rsample does not support create_graph=True."
-            )
         # Differences of distribution functions: in float64, whatever the samples are.
         x, *parameters = (t.double() for t in ctx.saved_tensors)
-        parameters = [p.detach().requires_grad_() for p in parameters]
         n_mixtures, n_rows, n_features = x.shape
         width = n_features if parameters[2].ndim == 4 else 1
         row = max(n_mixtures * parameters[1].shape[1] * n_features * width, 1)
+        size = max(_CHUNK // row, 1)
         totals = [torch.zeros_like(p) for p in parameters]
-        for rows in torch.arange(n_rows, device=x.device).split(max(_CHUNK // row, 1)):
-            part = x[:, rows]
-            jacobian = _jacobian(part, *(p.detach() for p in parameters))
-            pull = torch.linalg.solve_triangular(
-                jacobian.mT, upstream[:, rows].double()[..., None], upper=True
-            )[..., 0]
-            with torch.enable_grad():
-                value = -(_transform(part, *parameters) * pull).sum()
-                found = torch.autograd.grad(value, parameters)
-            for total, gradient in zip(totals, found, strict=True):
-                total += gradient
+        for start in range(0, n_rows, size):
+            part, further = (t[:, start : start + size] for t in (x, upstream.double()))
+            jacobian = _jacobian(part, *parameters)
+            pull = torch.linalg.solve_triangular(jacobian.mT, further[..., None], upper=True)
+            _, pullback = torch.func.vjp(partial(_transform, part), *parameters)
+            totals = [t - g for t, g in zip(totals, pullback(pull[..., 0]), strict=True)]
         dtypes = (t.dtype for t in ctx.saved_tensors[1:])
         return (None, *(t.to(dtype) for t, dtype in zip(totals, dtypes, strict=True)))
 
@@ -117,7 +115,7 @@ def attach(x: Tensor, log_weights: Tensor, means: Tensor, factors: Tensor) -> Te
     Returns
     -------
     x : Tensor of shape (B, N, D)
-        First derivatives only. Backward holds all (row, component, feature) values, and for
-        triangles the square of the features, of a chunk of rows at a time.
+        Backward holds all (row, component, feature) values, and for triangles the square of the
+        features, of a chunk of rows at a time; of all rows for derivatives of derivatives.
     """
     return _Implicit.apply(x, log_weights, means, factors)

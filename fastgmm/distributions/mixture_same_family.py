@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -91,6 +92,15 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
         if found is None:
             return None
         return Gaussians(self.mixture_distribution.logits, *found)
+
+    def _to_draw(self) -> Gaussians | None:
+        """The same without components of probability 0, which torch's logits raise above it."""
+        gaussians = self._gaussians()
+        probabilities = vars(self.mixture_distribution).get("probs")
+        if gaussians is None or probabilities is None:
+            return gaussians
+        logits = gaussians.logits.masked_fill(probabilities == 0, -torch.inf)
+        return replace(gaussians, logits=logits)
 
     def _merged(self, value: Tensor) -> Tensor:
         """Values with one dimension of features."""
@@ -189,7 +199,7 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
             Without gradients.
         """
         sample_shape = Size(sample_shape)
-        gaussians = self._gaussians()
+        gaussians = self._to_draw()
         with torch.no_grad():
             if gaussians is not None:
                 drawn = gaussians.sample(sample_shape)
@@ -203,7 +213,9 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
             return super().sample(sample_shape) if chosen is None else chosen.sample()
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw values with implicit gradients by weights, means and scales of Gaussian components.
+        """Draw values with gradients by weights, means and scales of Gaussian components.
+
+        They are implicit (:mod:`fastgmm.distributions.implicit`).
 
         Parameters
         ----------
@@ -212,14 +224,13 @@ class MixtureSameFamily(EntropyEstimates, td.MixtureSameFamily):
         Returns
         -------
         value : Tensor of shape (*sample_shape, *batch_shape, *event_shape)
-            First derivatives only (:mod:`fastgmm.distributions.implicit`).
 
         Raises
         ------
         NotImplementedError
             For other families: the choice of the component has no gradient.
         """
-        gaussians = self._gaussians()
+        gaussians = self._to_draw()
         if gaussians is None:
             raise NotImplementedError(
                 "rsample is there for Normal, Independent Normal and MultivariateNormal "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastgmm.autograd.arguments import check_structure
+from fastgmm.autograd.arguments import check_structure, check_tensors
 from fastgmm.errors import InputError, SingularCovarianceError
 
 
@@ -62,13 +62,15 @@ def scale_from(
         return value, structure
     if validate:
         _check_symmetric(name, value)
+    # LAPACK knows no half precision.
+    wide = value.to(check_tensors(value=value))
     if name == "covariances":
-        return _cholesky(name, value, structure, validate), structure
+        return _cholesky(name, wide, structure, validate).to(value.dtype), structure
     # Of the precision with rows and columns reversed: its inverse is lower triangular again.
-    flipped = _cholesky(name, value.flip(-1, -2), structure, validate)
-    eye = torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
-    upper = flipped.flip(-1, -2)
-    return torch.linalg.solve_triangular(upper.mT, eye, upper=False), structure
+    upper = _cholesky(name, wide.flip(-1, -2), structure, validate).flip(-1, -2)
+    eye = torch.eye(value.shape[-1], dtype=wide.dtype, device=value.device)
+    scale = torch.linalg.solve_triangular(upper.mT, eye, upper=False)
+    return scale.to(value.dtype), structure
 
 
 def _describe(value: object) -> str:
