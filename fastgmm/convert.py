@@ -154,7 +154,7 @@ class MixtureConversion(MixtureScoring):
     def _fitted(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> Self:
         self._publish(model, dtype, where)
         self.converged_ = True
-        self.n_iter_ = 0
+        self.n_iter_ = self.n_jitter_ = 0
         self.lower_bound_ = -np.inf
         self.lower_bounds_: list[float] = []
         self.backend_ = f"{choose(self.device, where, self.precision)[1]}; no fit"
@@ -206,10 +206,11 @@ class MixtureConversion(MixtureScoring):
             raise InputError("resp must be finite, not negative and not all 0.")
         backend, _ = choose(self.device, home(x), self.precision)
         structure = covariance.get(covariance_type)
-        model = given.from_responsibilities(
+        model, n_jitter = given.from_responsibilities(
             backend.rows(x), resp, sample_weight, structure, reg_covar, backend
         )
-        return self._fitted(model, working_dtype(x.dtype), home(X))
+        self._fitted(model, working_dtype(x.dtype), home(X)).n_jitter_ = n_jitter
+        return self
 
     def to_sklearn(self) -> Any:
         """Return a fitted ``sklearn.mixture.GaussianMixture`` with the same parameters.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +20,9 @@ from fastgmm.arrays import (
 )
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
-from fastgmm.errors import InputError, PrecisionWarning
+from fastgmm.errors import InputError
 from fastgmm.frames import warn_of_wide
-from fastgmm.jitter import restored, warn_restored
+from fastgmm.jitter import mended, warn_restored
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.sources import ArraySource
@@ -58,12 +57,6 @@ def numbers(value: Any, name: str) -> Array:
         raise InputError(f"{name} has dtype {array.dtype}; expected real numbers.")
     if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
         return array.astype(working_dtype(array.dtype), copy=False)
-    if array.dtype.kind == "f":
-        warnings.warn(
-            f"{name} has dtype {array.dtype}; it is computed in float64.",
-            PrecisionWarning,
-            stacklevel=4,
-        )
     warn_of_wide(array, name, str(array.dtype), stacklevel=5)
     return array.astype(np.float64)
 
@@ -132,7 +125,7 @@ def from_responsibilities(
     structure: CovarianceStructure,
     reg_covar: float,
     backend: Backend,
-) -> MixtureModel:
+) -> tuple[MixtureModel, int]:
     """One M-step from given responsibilities.
 
     Parameters
@@ -150,6 +143,8 @@ def from_responsibilities(
     -------
     model : MixtureModel
         The backend's own, or on the host.
+    n_jitter : int
+        Covariances that had to be repaired, which is warned of.
 
     Raises
     ------
@@ -181,12 +176,9 @@ def from_responsibilities(
     unit = backend.own(structure.spread(np.ones(n_features), n_components))
     covariances = structure.replace(covariances, statistics.empty, unit)
     model = MixtureModel.factorised(statistics.weights, statistics.means, covariances, structure)
-    if model.sound():
-        return model
-    dtype = working_dtype(x.dtype)
-    model, repaired = restored(model, reg_covar, dtype)
-    if not repaired:
-        advice = f"Increase reg_covar (now {reg_covar:g})."
-        model.refuse(statistics.counts, "from_responsibilities", advice)
-    warn_restored(repaired, "from_responsibilities", dtype, stacklevel=3)
-    return model
+    dtype, context = working_dtype(x.dtype), "from_responsibilities"
+    advice = f"Increase reg_covar (now {reg_covar:g})."
+    model, repaired = mended(model, reg_covar, dtype, statistics.counts, context, advice)
+    if repaired:
+        warn_restored(repaired, context, dtype, stacklevel=3)
+    return model, repaired

@@ -132,7 +132,7 @@ class MixtureStreaming(MixtureSettings):
             check_range(dtype, found.summary(), to_numpy(model.weights @ model.means))
             if online is None or online.model is not model:
                 # It counts as the first chunk, or the next one would replace it.
-                online = replace(about_model(model), steps=1)
+                online = replace(about_model(model), steps=1, n_jitter=self.n_jitter_)
             size = step_size(online.steps, alpha, t0)
         before = online.n_jitter
         online = advance(online, source, backend, reg_covar=reg_covar, size=size)

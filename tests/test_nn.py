@@ -196,6 +196,17 @@ def test_initialize_has_torchs_seed():
     assert module.phi[1].requires_grad
 
 
+def test_kmeans_has_seven_iterations_unless_told_otherwise():
+    # Of rows without clusters, for which they change the centres to the end.
+    x = torch.rand(3000, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for given in ({}, {"iterations": 6}, {"iterations": 7}, {"iterations": 8}):
+        module = GMM(2, components=9)
+        module.initialize(x, "kmeans", seed=0, **given)
+        found.append(module.phi[1].detach())
+    assert [torch.equal(found[0], other) for other in found[1:]] == [False, True, False]
+
+
 def test_initialize_needs_no_array_of_rows_times_components_times_features():
     x = torch.randn(20_000, 8)
     module = GMM(8, components=50, covariance_type="diagonal")
