@@ -56,7 +56,7 @@ _UPPER = 3
 _REG_COVAR = 1e-2
 _REPEATS = 3
 #: seconds by which a long fit takes longer than a short one, and iterations at most
-_LONG, _MOST = 0.1, 1024
+_LONG, _MOST = 0.03, 1024
 #: shares of the budget
 _TIME, _THREADS = 0.65, 0.05
 
@@ -181,8 +181,9 @@ def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:
 
     settle()
     more, timing = 2, Timing()
-    while difference(more) < _LONG and more < _MOST:
-        more *= 8
+    while (taken := difference(more)) < _LONG and more < _MOST:
+        wanted = 1.3 * more * _LONG / taken if taken > 0 else _MOST
+        more = min(max(int(wanted), 2 * more), 8 * more, _MOST)
     for _ in range(_REPEATS):
         spent = time.perf_counter() - begin
         if timing.seconds and spent * (1 + 1 / len(timing.seconds)) > left:
