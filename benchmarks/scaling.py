@@ -25,7 +25,7 @@ from .report import aligned, seconds
 from .resident import peak, release, reset_peak, resident
 from .rows import Row
 from .subject import complaint
-from .timing import Timing, nominal_flops, once, settle
+from .timing import SETTLE, Timing, nominal_flops, quiet, settle
 from .workloads import Workload, make
 
 STRUCTURES = ("full", "tied", "diag", "spherical")
@@ -175,9 +175,14 @@ def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:
     adapter = kind(workload.start, workload.precision, _REG_COVAR)
     begin = time.perf_counter()
 
-    def difference(more: int) -> float:
-        short = once(lambda: adapter.fit(workload.x, 1))
-        return once(lambda: adapter.fit(workload.x, 1 + more)) - short
+    def difference(more: int, rest: float = 0.0) -> float:
+        time.sleep(rest)
+        with quiet():
+            start = time.perf_counter()
+            adapter.fit(workload.x, 1)
+            middle = time.perf_counter()
+            adapter.fit(workload.x, 1 + more)
+            return (time.perf_counter() - middle) - (middle - start)
 
     settle()
     more, timing = 2, Timing()
@@ -188,7 +193,7 @@ def _seconds(kind: type[Adapter], workload: Workload, left: float) -> Timing:
         spent = time.perf_counter() - begin
         if timing.seconds and spent * (1 + 1 / len(timing.seconds)) > left:
             break
-        timing.seconds.append(difference(more) / more)
+        timing.seconds.append(difference(more, SETTLE) / more)
     return timing
 
 
