@@ -13,7 +13,7 @@ from fastgmm.arrays import Array, like
 from fastgmm.errors import InputError
 from fastgmm.sources.base import Chunk, Source
 from fastgmm.sources.items import as_rows
-from fastgmm.sources.prefetch import _stream
+from fastgmm.sources.prefetch import caller_stream
 from fastgmm.statistics import pairwise_sum
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class _Here(AbstractContextManager[None]):
     """The CUDA stream of the caller for one task of a thread; another process has its own."""
 
     def __init__(self) -> None:
-        self._stream = _stream()
+        self._stream = caller_stream()
 
     def __enter__(self) -> None:
         self._stream.__enter__()

@@ -23,7 +23,7 @@ class _End:
     error: BaseException | None
 
 
-def _stream() -> AbstractContextManager[Any]:
+def caller_stream() -> AbstractContextManager[Any]:
     """The CUDA stream of this thread, and with it the device, as a context for another one.
 
     torch has both by thread: what the reader puts on a device would be on another one, or not yet
@@ -57,7 +57,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
     stop = threading.Event()
     reader = threading.Thread(
         target=_read,
-        args=(items, ready, wanted, stop, _stream()),
+        args=(items, ready, wanted, stop, caller_stream()),
         name="fastgmm-reader",
         daemon=True,
     )
