@@ -13,7 +13,6 @@ from fastgmm.arrays import (
     home,
     is_tensor,
     like,
-    native,
     refuse_mask,
     to_numpy,
     working_dtype,
@@ -21,11 +20,11 @@ from fastgmm.arrays import (
 from fastgmm.backends import Backend
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError
-from fastgmm.frames import warn_of_wide
 from fastgmm.jitter import mended, warn_restored
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.sources import ArraySource
+from fastgmm.sources.items import floating
 from fastgmm.tensors import detached
 
 
@@ -52,13 +51,8 @@ def numbers(value: Any, name: str) -> Array:
     if is_tensor(value):
         return detached(value, name)
     refuse_mask(value, name)
-    array = native(np.asarray(value))
-    if array.dtype.kind not in "biufO":
-        raise InputError(f"{name} has dtype {array.dtype}; expected real numbers.")
-    if array.dtype.kind == "f" and array.dtype.itemsize <= 8:
-        return array.astype(working_dtype(array.dtype), copy=False)
-    warn_of_wide(array, name, str(array.dtype), stacklevel=5)
-    return array.astype(np.float64)
+    array = np.asarray(value)
+    return floating(array.astype(np.float64) if array.dtype.kind == "O" else array, name)
 
 
 def from_parameters(

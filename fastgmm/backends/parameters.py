@@ -97,10 +97,10 @@ class Parameters:
         return widen(relative, columns(points.shape[1], dtype), dtype)
 
 
-def _squares_fit(factor: Array, dtype: Any) -> bool:
-    """Whether half the squares of factors are ordinary numbers in the precision of the rows."""
-    square, limits = 0.5 * factor**2, np.finfo(dtype)
-    return bool(square.min() >= limits.tiny and square.max() <= limits.max)
+def _fits(numbers: Array, dtype: Any) -> bool:
+    """Whether positive numbers are ordinary ones in the precision of the rows."""
+    limits = np.finfo(dtype)
+    return bool(numbers.min() >= limits.tiny and numbers.max() <= limits.max)
 
 
 def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
@@ -113,10 +113,11 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     structure, (n_components, n_features) = model.structure, model.means.shape
     dtype = np.dtype(dtype)
     family, factor = structure.family, model.precisions_cholesky
-    if family == "spherical" and not _squares_fit(factor, dtype):
+    square: Any = 0.5 * factor**2 if family == "spherical" else np.float64(1)
+    if family == "spherical" and not _fits(square, dtype):
         # Evaluated feature by feature: then the factors need not be squared.
         shape = (n_features,) if structure.tied else model.means.shape
-        family, factor = "diag", np.broadcast_to(factor[..., None], shape)
+        family, factor, square = "diag", np.broadcast_to(factor[..., None], shape), np.float64(1)
     centre = np.zeros((1, columns(n_features, dtype)), dtype)
     means = np.empty((n_components, n_features))
     constants, reach, thresholds = np.empty((3, n_components), dtype)
@@ -141,7 +142,6 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         whiten = pad(_ROOT_HALF * factor[None, None], (2,), dtype)
         means = means * (_ROOT_HALF * factor)
     if structure.tied:
-        square = 0.5 * factor**2 if family == "spherical" else np.float64(1)
         factors = np.full(n_components, square, dtype)
     elif family == "full":
         factors = panels(_ROOT_HALF * np.swapaxes(factor, 1, 2), dtype)
@@ -150,7 +150,7 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
         # By the factor as it was rounded: then the only error is the last rounding.
         means *= -factors[:, :n_features].astype(np.float64)
     else:
-        factors = (0.5 * factor**2).astype(dtype)
+        factors = square.astype(dtype)
     return Parameters(
         model,
         centre[0, :n_features],

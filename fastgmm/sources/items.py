@@ -53,13 +53,14 @@ def as_rows(item: Any, where: str) -> Rows:
             f"{where} has shape {tuple(x.shape)}; expected (rows, features). Reshape it before it "
             "is given."
         )
-    x = detached(x, where) if is_tensor(x) else _floating(x, where)
+    x = detached(x, where) if is_tensor(x) else floating(x, where)
     if weight is not None:
         _check(weight, len(x), where)
     return x, weight
 
 
-def _floating(x: np.ndarray, where: str) -> np.ndarray:
+def floating(x: np.ndarray, where: str) -> np.ndarray:
+    """Real numbers of any NumPy dtype as float32 or float64; ``where`` names them in errors."""
     if x.dtype.kind not in "fiub":
         raise InputError(f"{where} has dtype {x.dtype}; expected real numbers.")
     if x.dtype.kind == "f" and x.dtype.itemsize <= 4:
