@@ -82,8 +82,7 @@ def kernels(names: tuple[str, ...] = tuple(KERNELS)) -> dict[str, Call]:
 
 
 def _call(backend: Any, x: Any, start: Parameters, task: str) -> Call:
-    from fastgmm import covariance
-    from fastgmm.backends import threads
+    from fastgmm import covariance, threads
     from fastgmm.model import MixtureModel
 
     structure = covariance.get(start.structure)

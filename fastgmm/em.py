@@ -15,7 +15,7 @@ from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import EmptyComponentError
 from fastgmm.jitter import mended
-from fastgmm.linalg import diagonal
+from fastgmm.linalg import diagonal, weighted_sum
 from fastgmm.model import MixtureModel
 from fastgmm.reseed import reseeded
 from fastgmm.scatter import scatter, within_scatter
@@ -230,8 +230,9 @@ def _cancels(
     """Whether the components lie so far apart that total less between scatter loses digits."""
     shares, offsets = statistics.offsets(row_scatter)
     total = diagonal(row_scatter) if row_scatter.ndim == 2 else row_scatter
+    left = total - weighted_sum(shares, offsets**2)
     # Of features that do not vary, nothing is left and nothing lost.
-    return ((total > 0) & (total - shares @ offsets**2 + reg_covar < limit * total)).any()
+    return ((total > 0) & (left + reg_covar < limit * total)).any()
 
 
 def fit(

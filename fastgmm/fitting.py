@@ -24,7 +24,7 @@ from fastgmm.errors import (
 )
 from fastgmm.initialise import Start, initial_model
 from fastgmm.jitter import warn_restored
-from fastgmm.linalg import diagonal
+from fastgmm.linalg import diagonal, inverse_cholesky
 from fastgmm.model import ARRAYS, MixtureModel
 from fastgmm.picks import distinct_rows
 from fastgmm.progress import Progress
@@ -299,6 +299,24 @@ def _warn_coarse(model: MixtureModel, dtype: np.dtype) -> None:
         )
 
 
+def _ranks(model: MixtureModel, least: float, kept: np.ndarray) -> np.ndarray:
+    """Directions of each covariance, in the features of a mask, with more than some variance."""
+    structure = model.structure
+    matrices = (
+        structure.covariance_matrix(model.covariances, k, model.n_features)
+        for k in range(1 if structure.tied else model.n_components)
+    )
+    if structure.family != "full":
+        return np.array([(np.diagonal(matrix)[kept] > least).sum() for matrix in matrices])
+    stack = np.stack([matrix[kept][:, kept] for matrix in matrices])
+    ranks = np.full(len(stack), kept.sum())
+    # Eigenvalues cost many times what it takes to see that none is too small.
+    factors = inverse_cholesky(stack - least * np.eye(stack.shape[1]))
+    doubtful = ~np.isfinite(factors).all(axis=(1, 2))
+    ranks[doubtful] = (np.linalg.eigvalsh(stack[doubtful]) > least).sum(axis=1)
+    return ranks
+
+
 def _warn_rank(
     model: MixtureModel, counts: np.ndarray, reg_covar: float, constant: np.ndarray
 ) -> None:
@@ -310,13 +328,7 @@ def _warn_rank(
     n_components = 1 if structure.tied else model.n_components
     if reg_covar == 0 or n_components * model.n_features**3 > _RANK_COST:
         return
-    matrices = np.stack(
-        [
-            structure.covariance_matrix(model.covariances, k, model.n_features)
-            for k in range(n_components)
-        ]
-    )[:, ~constant][:, :, ~constant]
-    ranks = (np.linalg.eigvalsh(matrices) > 1.5 * reg_covar).sum(axis=1)
+    ranks = _ranks(model, 1.5 * reg_covar, ~constant)
     bad = np.flatnonzero(ranks < (~constant).sum())
     if len(bad) == 0:
         return

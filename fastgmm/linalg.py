@@ -6,8 +6,14 @@ import numpy as np
 from scipy.linalg import lapack
 
 from fastgmm.arrays import Array, is_tensor, namespace
+from fastgmm.threads import threads
+from fastgmm_kernels import cpu as kernels
 
 _ROWS = 128
+# Stacks are cut into so many parts, whatever the number of threads.
+_PARTS = 16
+# Multiplications up to which no BLAS takes threads, which spin on beside the pass that follows.
+_QUIET = 200_000
 
 
 def contiguous(x: Array) -> Array:
@@ -47,6 +53,20 @@ def cross(a: Array, b: Array) -> Array:
     return (left.mT @ right).sum(axis=0) + a[whole:].mT @ b[whole:]
 
 
+def weighted_sum(weights: Array, rows: Array) -> Array:
+    """sum_k w_k x_k of rows (K, D)."""
+    return weights @ rows if is_tensor(rows) else np.einsum("k,kd->d", weights, rows)
+
+
+def product(a: Array, b: Array) -> Array:
+    """a b for two matrices, float64; what is large stays on our own threads."""
+    if is_tensor(a) or (work := len(a) * b.size) < _QUIET:
+        return a @ b
+    out = np.empty((len(a), b.shape[1]))
+    kernels.product(a, np.require(b, None, ["C", "A", "W"]), out, threads=threads(2.0 * work))
+    return out
+
+
 def cholesky(matrices: Array) -> Array:
     """Lower Cholesky factors of a stack (K, D, D); NaN where one is not positive definite."""
     if is_tensor(matrices):
@@ -82,7 +102,15 @@ def inverse_transposed(factors: Array, *, lower: bool) -> Array:
 
 def inverse_cholesky(covariances: Array) -> Array:
     """U = L^-T for a stack of covariances L L'; NaN where one is not positive definite."""
-    return inverse_transposed(cholesky(covariances), lower=True)
+    if is_tensor(covariances):
+        return inverse_transposed(cholesky(covariances), lower=True)
+    # Every M-step ends here: not with LAPACK, whose threads spin on beside the next pass.
+    factors = np.empty(covariances.shape)
+    n, d = factors.shape[:2]
+    # What four lines cost besides their products counts for small matrices.
+    work = float(n) * d * d * (d + 100)
+    kernels.inverse_cholesky(covariances, min(n, _PARTS), factors, threads=threads(work))
+    return factors
 
 
 def reversed_cholesky(precisions: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastgmm.arrays import Array, copied, namespace, read
 from fastgmm.errors import InputError
-from fastgmm.linalg import diagonal
+from fastgmm.linalg import diagonal, weighted_sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +197,8 @@ class SufficientStatistics:
         """
         # Differences first: the mean of large means would lose their small differences. The point
         # that they are from need not be exact, but lies among components that have rows.
-        relative = self.means - self.weights @ self.means
-        offsets = relative - self.weights @ relative
+        relative = self.means - weighted_sum(self.weights, self.means)
+        offsets = relative - weighted_sum(self.weights, relative)
         varies = (diagonal(scatter) if scatter.ndim == 2 else scatter) > 0
         return self.weights, namespace(offsets).where(varies, offsets, 0.0)
 

@@ -17,8 +17,7 @@ from scipy import integrate, stats
 from sklearn.exceptions import ConvergenceWarning
 
 import oracle
-from fastgmm import functional
-from fastgmm.backends import threads
+from fastgmm import functional, threads
 from helpers import (
     assert_close,
     assert_same_bits,

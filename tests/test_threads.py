@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from fastgmm import GaussianMixture
-from fastgmm.backends import threads
+from fastgmm import GaussianMixture, threads
 
 MANY = 1e12
 

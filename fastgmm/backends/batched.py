@@ -17,7 +17,7 @@ import numpy as np
 from fastgmm.backends import sizes
 from fastgmm.backends.finite import settled, usable
 from fastgmm.backends.parameters import columns, pad, padded, panels, widen
-from fastgmm.backends.threads import threads
+from fastgmm.threads import threads
 from fastgmm_kernels import cpu as kernels
 
 Array = np.ndarray

@@ -12,11 +12,11 @@ from fastgmm.backends import sizes
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, Part, settle_unreachable
 from fastgmm.backends.ordering import RowOrder
 from fastgmm.backends.parameters import Parameters, columns, line, pack, pad, padded, widen
-from fastgmm.backends.threads import threads
 from fastgmm.backends.totals import Totals
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.model import MixtureModel
 from fastgmm.statistics import SufficientStatistics, pairwise_sum
+from fastgmm.threads import threads
 from fastgmm_kernels import cpu as kernels
 
 _NO_WEIGHT = np.empty(0)

@@ -12,8 +12,8 @@ import numpy as np
 from fastgmm.arrays import Array, namespace
 from fastgmm.backends import finite
 from fastgmm.backends.batched import Gradients
-from fastgmm.backends.threads import threads
 from fastgmm.linalg import diagonal
+from fastgmm.threads import threads
 from fastgmm_kernels import cpu as kernels
 
 # Rows of a mixture up to which its factors are not worth preparing.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.linalg import product
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import cpu as kernels
 
@@ -137,7 +138,7 @@ def pack(model: MixtureModel, dtype: Any, *, skip: bool = True) -> Parameters:
     whiten = np.empty((0, 0, 0), dtype)
     if structure.tied and family == "full":
         whiten = panels(_ROOT_HALF * factor.T[None], dtype)
-        means = means @ (_ROOT_HALF * factor)
+        means = product(means, _ROOT_HALF * factor)
     elif structure.tied and family == "diag":
         whiten = pad(_ROOT_HALF * factor[None, None], (2,), dtype)
         means = means * (_ROOT_HALF * factor)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastgmm.arrays import Array
-from fastgmm.backends.threads import threads
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.statistics import SufficientStatistics
+from fastgmm.threads import threads
 from fastgmm_kernels import cpu as kernels
 
 # Chunks that are added one after another: rounding grows with their number, so that longer runs

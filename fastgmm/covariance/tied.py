@@ -23,8 +23,10 @@ from fastgmm.linalg import (
     gram,
     inverse_cholesky,
     inverse_gram,
+    product,
     reversed_cholesky,
     symmetric,
+    weighted_sum,
 )
 
 if TYPE_CHECKING:
@@ -51,11 +53,11 @@ class Tied(CovarianceStructure):
         if len(statistics.second):
             shares, shift = statistics.weights, statistics.shift
             within = statistics.second / statistics.counts.sum()
-            within = within - (shares[:, None] * shift).T @ shift
+            within = within - product((shares[:, None] * shift).T, shift)
         else:
             scatter = _required(scatter)
             shares, offsets = statistics.offsets(scatter)
-            within = scatter - (shares[:, None] * offsets).T @ offsets
+            within = scatter - product((shares[:, None] * offsets).T, offsets)
         variances = diagonal(within)
         variances += reg_covar
         return symmetric(within)
@@ -107,10 +109,10 @@ class TiedDiag(Variances):
     ) -> Array:
         if len(statistics.second):
             within = statistics.second / statistics.counts.sum()
-            return within - statistics.weights @ statistics.shift**2 + reg_covar
+            return within - weighted_sum(statistics.weights, statistics.shift**2) + reg_covar
         scatter = _required(scatter)
         shares, offsets = statistics.offsets(scatter)
-        return scatter - shares @ offsets**2 + reg_covar
+        return scatter - weighted_sum(shares, offsets**2) + reg_covar
 
     def log_determinants(self, precisions_cholesky: Array, n_features: int) -> Array:
         return namespace(precisions_cholesky).log(precisions_cholesky).sum()

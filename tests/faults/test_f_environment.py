@@ -156,7 +156,7 @@ def child(queue):
     except RuntimeError as error:
         queue.put((f"refused: {error}", threads._process.forked))
 
-from fastgmm.backends import threads
+from fastgmm import threads
 context = multiprocessing.get_context("fork")
 """
         + before

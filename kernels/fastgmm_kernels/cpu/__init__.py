@@ -6,12 +6,14 @@ from .few import few_backward, few_score
 from .kmeans import candidate_potentials, kmeans_step, update_closest
 from .mixture import centre_mixture
 from .order import order_by_label
+from .products import product
 from .score import per_component, predict, score_samples
 from .simd import REGISTER_BYTES
 from .statistics import accumulate, accumulate_given, accumulate_shared
 from .summary import not_finite, summarise
 from .tile import largest_tile, strip_rows
 from .totals import join_totals
+from .triangular import inverse_cholesky
 
 __all__ = [
     "REGISTER_BYTES",
@@ -26,6 +28,7 @@ __all__ = [
     "colour_rows",
     "few_backward",
     "few_score",
+    "inverse_cholesky",
     "join_totals",
     "kmeans_step",
     "largest_tile",
@@ -33,6 +36,7 @@ __all__ = [
     "order_by_label",
     "per_component",
     "predict",
+    "product",
     "score_samples",
     "strip_rows",
     "summarise",

@@ -8,6 +8,7 @@ import numpy as np
 
 from .jit import embedded, inlined, kernel
 from .lanes import add_totals
+from .products import add_products
 from .simd import (
     STRIP_REGISTERS,
     add,
@@ -138,32 +139,6 @@ def _add_diagonal(g, root, a, n, k, first, second):
 
 
 @kernel
-def _add_below(g, a, b, n, k, second):
-    """Moments of four features with four others."""
-    nothing = zero(g)
-    s00, s01, s02, s03 = nothing, nothing, nothing, nothing
-    s10, s11, s12, s13 = nothing, nothing, nothing, nothing
-    s20, s21, s22, s23 = nothing, nothing, nothing, nothing
-    s30, s31, s32, s33 = nothing, nothing, nothing, nothing
-    for t in range(0, n, lanes(g)):
-        v0, v1, v2, v3 = load(g, b, t), load(g, b + 1, t), load(g, b + 2, t), load(g, b + 3, t)
-        u = load(g, a, t)
-        s00, s01, s02, s03 = fma(u, v0, s00), fma(u, v1, s01), fma(u, v2, s02), fma(u, v3, s03)
-        u = load(g, a + 1, t)
-        s10, s11, s12, s13 = fma(u, v0, s10), fma(u, v1, s11), fma(u, v2, s12), fma(u, v3, s13)
-        u = load(g, a + 2, t)
-        s20, s21, s22, s23 = fma(u, v0, s20), fma(u, v1, s21), fma(u, v2, s22), fma(u, v3, s23)
-        u = load(g, a + 3, t)
-        s30, s31, s32, s33 = fma(u, v0, s30), fma(u, v1, s31), fma(u, v2, s32), fma(u, v3, s33)
-    columns = second.shape[2]
-    start = (k * second.shape[1] + a) * columns + b
-    add_totals(second, start, s00, s01, s02, s03)
-    add_totals(second, start + columns, s10, s11, s12, s13)
-    add_totals(second, start + 2 * columns, s20, s21, s22, s23)
-    add_totals(second, start + 3 * columns, s30, s31, s32, s33)
-
-
-@kernel
 def add_dense_full(z, resp, listed, n_listed, about, n, g, first, second):
     """As :func:`add_dense_diag`, with ``second`` (K, R, C): triangle of 4 x 4 blocks.
 
@@ -180,6 +155,7 @@ def add_dense_full(z, resp, listed, n_listed, about, n, g, first, second):
             for t in range(0, n, width):
                 store(g, d, t, multiply(subtract(load(z, d, t), m), load(g, padded, t)))
         for a in range(0, padded, 4):
+            place = (k * second.shape[1] + a) * second.shape[2]
             for b in range(0, a, 4):
-                _add_below(g, a, b, n, k, second)
+                add_products(g, a, g, b, 0, n, second, place + b, second.shape[2])
             _add_diagonal(g, padded, a, n, k, first, second)
