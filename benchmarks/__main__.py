@@ -13,6 +13,7 @@ from typing import Any
 
 from . import compare
 from .console import write_json
+from .provenance import strays
 from .suites import SUITES, Suite, run
 
 _DEVICE = "gpu"
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["report"]:
         return _report(arguments[1:])
     options = _parser().parse_args(arguments)
+    if stray := strays():
+        print(f"{stray} is not of this checkout: install that by `pip install -e`")
+        return 2
     options.suite = options.suite or options.named or "quick"
     if options.suite == _DEVICE:
         result = _on_device(options)
@@ -67,9 +71,19 @@ def _chosen(suite: Suite, options: argparse.Namespace) -> Suite:
 
 
 def _merged(whole: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """A run with the rows of a later one in the place of its own; these say where they are from."""
+    """A run with the rows of a later one in the place of its own.
+
+    These say where they are from, and by how much fastgmm was faster before.
+    """
     about = {key: later["provenance"][key] for key in ("date", "commit")}
-    found = {row["name"]: {**row, "measured": about} for row in later["rows"]}
+    before = {
+        row["name"]: {"ratios": {peer: entry["ratio"] for peer, entry in row["ratios"].items()}}
+        for row in whole["rows"]
+    }
+    found = {
+        row["name"]: {**row, "measured": {**about, **before.get(row["name"], {})}}
+        for row in later["rows"]
+    }
     not_run = [name for name in whole["not_run"] if name not in found]
     rows = [found.pop(row["name"], row) for row in whole["rows"]] + list(found.values())
     return {**whole, "not_run": not_run, "rows": rows}

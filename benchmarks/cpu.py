@@ -11,7 +11,7 @@ from . import extras, large_k
 from .adapters import ADAPTERS, FastGMM
 from .console import say, write_json
 from .measure import measure, set_fractions
-from .provenance import provenance, set_by_hand
+from .provenance import provenance, set_by_hand, strays
 from .report import differences, notes, table, unsteady, verdicts
 from .rows import ROWS, Row
 from .small import SMALL, quiet_convergence
@@ -23,6 +23,9 @@ _SHRINK = 20
 def main(arguments: list[str] | None = None) -> int:
     """Run, print the table, write the JSON file; 0 also when a target is missed."""
     options = _parser().parse_args(arguments)
+    if stray := strays():
+        print(f"{stray} is not of this checkout")
+        return 2
     quiet_convergence()
     known = {row.name: row for row in ROWS}
     every = [*known, *SMALL, *extras.NAMES]

@@ -97,34 +97,44 @@ def _origin(result: dict[str, Any]) -> Items:
 
 
 def _summary(result: dict[str, Any]) -> list[Block]:
-    """What one wants to know first: how often faster, targets, and where not."""
+    """What one wants to know first: how often ahead, targets, and where not."""
     rows = result["rows"]
-    compared = [
-        entry["ratio"]
-        for row in rows
-        for peer, entry in row["ratios"].items()
-        if report.is_peer(peer) and "same_as" not in row
-    ]
-    faster = sum(ratio > 1 for ratio in compared)
+    counts = report.standing(rows)
     reached, total, missed = report.verdicts(rows)
-    lines = [f"faster in {faster} of {len(compared)} comparisons"]
+    ahead, level, behind = counts
+    text = (
+        f"of {sum(counts)} comparisons ahead in {ahead}, behind in {behind}, level in {level}:"
+        " there the ranges of the repeats meet"
+    )
+    lines = [text]
     if total:
         lines.append(f"{reached} of {total} targets reached")
         lines += [f"missed: {line}" for line in missed]
-    behind = report.behind(rows)
+    slower = report.behind(rows)
     found: list[Block] = [Heading("In short"), Items(tuple(lines))]
-    if behind:
-        found += [Heading("Where a peer is faster", 3), Items(tuple(behind))]
+    if slower:
+        found += [Heading("Where a peer is faster", 3), Items(tuple(slower))]
     if unquiet := report.unsteady(rows):
         found.append(Folded(f"{len(unquiet)} times with a wide spread", (Items(tuple(unquiet)),)))
     if left_out := result.get("settings", {}).get("without"):
         found.append(Text(f"Left out of this suite: {', '.join(left_out)}."))
     if again := [row for row in rows if "measured" in row]:
-        texts = (f"{r['title']}: {r['measured']['date']}, {r['measured']['commit']}" for r in again)
+        texts = (_again(row) for row in again)
         found.append(Folded(f"{len(again)} rows from a later run", (Items(tuple(texts)),)))
     if result.get("not_run"):
         found.append(Text(f"Not run, the time was over: {', '.join(result['not_run'])}."))
     return found
+
+
+def _again(row: dict[str, Any]) -> str:
+    """Where a row of a later run is from, and what the run had found before."""
+    found = f"{row['title']}: {row['measured']['date']}, {row['measured']['commit']}"
+    before = row["measured"].get("ratios")
+    if not before:
+        return found
+    return (
+        found + "; before " + ", ".join(f"{ratio:.2f} x {peer}" for peer, ratio in before.items())
+    )
 
 
 def _group(title: str, rows: list[dict[str, Any]], figures: bool) -> list[Block]:

@@ -22,6 +22,19 @@ _CHOICES = (
 )  # fmt: skip
 
 
+def strays() -> str | None:
+    """A package that is not the one of this checkout, whose commit the results would carry."""
+    import fastgmm
+    import fastgmm_kernels
+
+    root = Path(__file__).resolve().parent.parent
+    for package in (fastgmm, fastgmm_kernels):
+        found = Path(str(package.__file__)).resolve().parent
+        if root not in found.parents:
+            return f"{package.__name__} in {found}"
+    return None
+
+
 def _named(argument: str) -> str:
     """An argument without the folders of this machine."""
     return Path(argument).name if Path(argument).is_absolute() else argument

@@ -151,6 +151,24 @@ def verdicts(rows: list[dict[str, Any]]) -> tuple[int, int, list[str]]:
     return reached, total, missed
 
 
+def standing(rows: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Comparisons in which fastgmm is ahead, level and behind; a row with two names counts once.
+
+    Level are those whose repeats overlap: the slowest of one is not faster than the fastest of the
+    other.
+    """
+    counts = {"ahead": 0, "level": 0, "behind": 0}
+    for row in rows:
+        for peer, entry in row["ratios"].items():
+            if not is_peer(peer) or "same_as" in row:
+                continue
+            ours, theirs = own(row)["seconds"], row["implementations"][peer]["seconds"]
+            meet = theirs["min"] <= ours["max"] and ours["min"] <= theirs["max"]
+            ahead = "ahead" if entry["ratio"] > 1 else "behind"
+            counts["level" if meet else ahead] += 1
+    return counts["ahead"], counts["level"], counts["behind"]
+
+
 def behind(rows: list[dict[str, Any]]) -> list[str]:
     """Where a peer is faster, and by how much."""
     return [

@@ -72,7 +72,7 @@ SUITES: dict[str, Suite] = {
     ),
     "scaling": Suite("time and memory against N, K and D", 450.0, sections=("scaling",)),
     "memory": Suite("peak memory, each case in a fresh process", 600.0, sections=("memory",)),
-    "likelihood": Suite("likelihood against time on data sets", 240.0, sections=("likelihood",)),
+    "likelihood": Suite("likelihood against time on data sets", 600.0, sections=("likelihood",)),
     "fuzz": Suite("random shapes and data against the oracle", 600.0, sections=("fuzz",)),
 }
 

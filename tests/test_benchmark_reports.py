@@ -14,7 +14,7 @@ from benchmarks import page, provenance, seeds, suites
 from benchmarks.adapters import FastGMM, ScikitLearn
 from benchmarks.compare import changes, text
 from benchmarks.document import Heading, Items, Table, Text, parse, to_html, to_markdown
-from benchmarks.report import behind
+from benchmarks.report import behind, standing
 from benchmarks.rows import ROWS
 from benchmarks.suites import SUITES, Suite
 from tiny_rows import Absent, Wrong, hasty_timing, positive_times, row_of  # noqa: F401
@@ -80,13 +80,15 @@ def test_rows_of_a_later_run_take_their_places(result):
     whole = {**result, "not_run": ["new", "other"]}
     found = command._merged(whole, {"provenance": about, "rows": [again, new]})
     assert [row["name"] for row in found["rows"]] == [*names, "new"]
-    assert [row.get("measured") for row in found["rows"]] == [
-        about if i in (1, len(names)) else None for i in range(len(names) + 1)
-    ]
+    marks = [row.get("measured") for row in found["rows"]]
+    before = marks[1].pop("ratios")
+    assert before == {p: entry["ratio"] for p, entry in result["rows"][1]["ratios"].items()}
+    assert marks == [about if i in (1, len(names)) else None for i in range(len(names) + 1)]
+    marks[1]["ratios"] = before
     assert found["not_run"] == ["other"]
     shown = unescape(page.page(found))
     assert "2 rows from a later run" in shown
-    assert "the second: tomorrow, abcdef" in shown
+    assert f"the second: tomorrow, abcdef; before {before['scikit-learn']:.2f} x" in shown
 
 
 def test_rows_may_go_into_the_file_that_they_are_read_from(result, monkeypatch, tmp_path):
@@ -103,6 +105,34 @@ def test_rows_may_go_into_the_file_that_they_are_read_from(result, monkeypatch, 
     assert command.main(["full", "--into", str(file), "--json", str(file)]) == 0
     titles = [row["title"] for row in json.loads(file.read_text())["rows"]]
     assert titles == [r["title"] if i != 1 else "the second" for i, r in enumerate(result["rows"])]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [((3, 2.1, 4), (1, 0, 0)), ((3, 1.9, 4), (0, 1, 0)), ((0.9, 0.8, 1), (0, 1, 0)),
+     ((0.5, 0.4, 0.9), (0, 0, 1))],
+)  # fmt: skip
+def test_what_lies_within_the_spread_is_level(theirs, expected):
+    def timed(median, least, most):
+        return {"seconds": {"median": median, "min": least, "max": most, "repeats": 3}}
+
+    both = {
+        "fastgmm": timed(1.5, 1, 2),
+        "scikit-learn": timed(*theirs),
+        "np.matmul": timed(9, 9, 9),
+    }
+    ratios = {name: {"ratio": both[name]["seconds"]["median"] / 1.5} for name in list(both)[1:]}
+    row = {"implementations": both, "ratios": ratios}
+    assert standing([row, {**row, "same_as": "the first"}]) == expected
+
+
+def test_packages_of_another_place_are_not_measured(monkeypatch, tmp_path, capsys):
+    import fastgmm_kernels
+
+    assert provenance.strays() is None
+    monkeypatch.setattr(fastgmm_kernels, "__file__", str(tmp_path / "__init__.py"))
+    assert command.main(["quick"]) == 2
+    assert "fastgmm_kernels in" in capsys.readouterr().out
 
 
 def test_a_slower_row_is_named(result):

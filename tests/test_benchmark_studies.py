@@ -122,6 +122,26 @@ def test_curves_of_likelihood(monkeypatch):
     assert set(likelihood.figures(result)) == {"likelihood"}
 
 
+def test_nobody_runs_alone():
+    def curve(*points):
+        names = ("iterations", "seconds", "likelihood")
+        points = [dict(zip(names, p, strict=True)) for p in points]
+        return {"points": points, "start_seconds": 0.0, "start_counted": True}
+
+    curves = {
+        "fastgmm": curve((1, 0.1, 4.0), (2, 0.2, 5.0), (5, 0.5, 9.0)),
+        "scikit-learn": curve((1, 1.0, 4.0), (2, 3.0, 5.0)),
+        "fastgmm reference": curve((1, 2.0, 4.0), (5, 7.0, 9.0)),
+    }
+    table = {"data": "d", "start": "s", "curves": curves, "absent": {}}
+    assert likelihood.common(table) == 5.0
+    assert likelihood.beside(curves["scikit-learn"], curves["fastgmm"]) == (2, pytest.approx(15))
+    ours, theirs = likelihood.markdown({"tables": [table]}).splitlines()[4:6]
+    assert "200 ms" in ours
+    assert "3 s" in theirs
+    assert "15.0 x in 2" in theirs
+
+
 def test_another_regularisation_has_no_curve(monkeypatch):
     class Without(FastGMM):
         name = "without"
