@@ -109,8 +109,8 @@ def _em(
 ROWS: tuple[Row, ...] = (
     _score("score-full-f32", "score, full, f32", "float32", 14, 0.45, promise=8),
     _score("score-full-f64", "score, full, f64", "float64", 12, 0.75),
-    _em("full", "overlapping", {SKLEARN: 12, ONEDAL: 3.5}, _FULL, promise=5),
-    _em("full", "separated", {SKLEARN: 16, ONEDAL: 4.5}, _FULL, promise=5),
+    _em("full", "overlapping", {SKLEARN: 12, ONEDAL: 3.5}, _FULL, promise=5, repeats=5),
+    _em("full", "separated", {SKLEARN: 16, ONEDAL: 4.5}, _FULL, promise=5, repeats=5),
     _em("full", "overlapping", {SKLEARN: 20, ONEDAL: 2}, (100_000, 16, 16), "float64", suffix=""),
     # What scikit-learn does besides its iterations varies by as much as one of these takes: long
     # fits, many of them. oneDAL stops by itself after four on separated components.
@@ -119,8 +119,8 @@ ROWS: tuple[Row, ...] = (
     _em("spherical", "overlapping", {SKLEARN: 25}, promise=10, iterations=(1, 6), repeats=5),
     _em("spherical", "separated", {SKLEARN: 25}, iterations=(1, 6), repeats=5),
     # an iteration takes scikit-learn seconds
-    _em("tied", "overlapping", {SKLEARN: 60}, iterations=(1, 3)),
-    _em("tied", "separated", {SKLEARN: 60}, iterations=(1, 3)),
+    _em("tied", "overlapping", {SKLEARN: 60}, iterations=(1, 3), repeats=4),
+    _em("tied", "separated", {SKLEARN: 60}, iterations=(1, 3), repeats=4),
     Row("kmeans-f32", "k-means, f32", "kmeans", "spherical", _WIDE, targets={SKLEARN: 1.5},
         iterations=(1, 4), group=TARGETS),
 )  # fmt: skip
