@@ -69,21 +69,24 @@ def product(a: Array, b: Array) -> Array:
 
 def cholesky(matrices: Array) -> Array:
     """Lower Cholesky factors of a stack (K, D, D); NaN where one is not positive definite."""
-    if is_tensor(matrices):
-        xp = namespace(matrices)
-        lower, info = xp.linalg.cholesky_ex(matrices)
-        return xp.where((info == 0)[..., None, None], lower, xp.nan)
-    try:
-        return np.linalg.cholesky(matrices)
-    except np.linalg.LinAlgError:
-        return np.stack([_cholesky(matrix) for matrix in matrices])
+    if not is_tensor(matrices):
+        return _factors(matrices, invert=False)
+    xp = namespace(matrices)
+    lower, info = xp.linalg.cholesky_ex(matrices)
+    return xp.where((info == 0)[..., None, None], lower, xp.nan)
 
 
-def _cholesky(matrix: np.ndarray) -> np.ndarray:
-    try:
-        return np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        return np.full_like(matrix, np.nan)
+def _factors(matrices: np.ndarray, *, invert: bool) -> np.ndarray:
+    """Cholesky factors L of a stack, or L^-T.
+
+    Every M-step ends here: not with LAPACK, whose threads spin on beside the next pass.
+    """
+    n, d = matrices.shape[:2]
+    factors = np.empty((n, d, d))
+    # What four lines cost besides their products counts for small matrices.
+    work = float(n) * d * d * (d + 100)
+    kernels.cholesky(matrices, invert, min(n, _PARTS), factors, threads=threads(work))
+    return factors
 
 
 def inverse_transposed(factors: Array, *, lower: bool) -> Array:
@@ -104,13 +107,7 @@ def inverse_cholesky(covariances: Array) -> Array:
     """U = L^-T for a stack of covariances L L'; NaN where one is not positive definite."""
     if is_tensor(covariances):
         return inverse_transposed(cholesky(covariances), lower=True)
-    # Every M-step ends here: not with LAPACK, whose threads spin on beside the next pass.
-    factors = np.empty(covariances.shape)
-    n, d = factors.shape[:2]
-    # What four lines cost besides their products counts for small matrices.
-    work = float(n) * d * d * (d + 100)
-    kernels.inverse_cholesky(covariances, min(n, _PARTS), factors, threads=threads(work))
-    return factors
+    return _factors(covariances, invert=True)
 
 
 def reversed_cholesky(precisions: Array) -> Array:

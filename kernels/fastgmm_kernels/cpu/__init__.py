@@ -13,7 +13,7 @@ from .statistics import accumulate, accumulate_given, accumulate_shared
 from .summary import not_finite, summarise
 from .tile import largest_tile, strip_rows
 from .totals import join_totals
-from .triangular import inverse_cholesky
+from .triangular import cholesky
 
 __all__ = [
     "REGISTER_BYTES",
@@ -25,10 +25,10 @@ __all__ = [
     "batched_score",
     "candidate_potentials",
     "centre_mixture",
+    "cholesky",
     "colour_rows",
     "few_backward",
     "few_score",
-    "inverse_cholesky",
     "join_totals",
     "kmeans_step",
     "largest_tile",

@@ -1,4 +1,4 @@
-"""Factors of the precisions from covariances: what an M-step ends with.
+"""Cholesky factors, and those of the inverses: what an M-step ends with.
 
 Lines are taken four at a time, of the lower factor L (Sigma = L L') and below them of the upper
 U = L^-T. For blocks of four by four both solve
@@ -51,10 +51,10 @@ def _factorise_four(block, lines, j, inverse):
 
 
 @kernel
-def _factorise(covariances, k, lines, inverse, block):
+def _factorise(matrices, k, lines, n_lines, inverse, block):
     """L and below it U, in lines that are zero before; whether there are any."""
-    n, padded = covariances.shape[1], inverse.shape[0]
-    for i in range(0, 2 * padded, 4):
+    n, padded = matrices.shape[1], inverse.shape[0]
+    for i in range(0, n_lines, 4):
         # Line 0 of U is line ``padded``; its first numbers are those on the diagonal.
         first = max(i - padded, 0)
         for j in range(first, min(i + 4, padded), 4):
@@ -67,7 +67,7 @@ def _factorise(covariances, k, lines, inverse, block):
                 for q in range(4):
                     value = 1.0 if p == q and (i == j or i == j + padded) else 0.0
                     if i + p < n and j + q < n:
-                        value = covariances[k, i + p, j + q]
+                        value = matrices[k, i + p, j + q]
                     block[4 * p + q] = value - block[4 * p + q]
             if i != j:
                 _solve(block, lines, i, j, inverse)
@@ -77,24 +77,27 @@ def _factorise(covariances, k, lines, inverse, block):
 
 
 @driver
-def inverse_cholesky(covariances, n_blocks, factors):
-    """U_k (K, D, D), upper triangular with U_k U_k' the inverse of covariance k, all float64.
+def cholesky(matrices, invert, n_blocks, factors):
+    """L_k (K, D, D), lower triangular with L_k L_k' matrix k, all float64.
 
-    Of the covariances (K, D, D) the lower triangles are read. Where one is not positive definite or
-    not finite, its factor is NaN. Threads share ``n_blocks`` blocks of components.
+    With ``invert`` U_k = L_k^-T, upper triangular with U_k U_k' the inverse of matrix k. Of the
+    matrices (K, D, D) the lower triangles are read. Where one is not positive definite or not
+    finite, its factor is NaN. Threads share ``n_blocks`` blocks of matrices.
     """
-    n_components, n_features = covariances.shape[:2]
-    padded = (n_features + 3) // 4 * 4
-    columns = row_stride((n_features + 7) // 8 * 8, 8)
+    n_matrices, n = matrices.shape[:2]
+    padded = (n + 3) // 4 * 4
+    columns = row_stride((n + 7) // 8 * 8, 8)
+    n_lines = 2 * padded if invert else padded
+    first = padded if invert else 0
     for b in prange(n_blocks):
-        lines = scratch(2 * padded, columns, factors)
+        lines = scratch(n_lines, columns, factors)
         inverse, block = np.empty(padded), np.empty(16)
-        start, stop = block_range(b, n_blocks, n_components)
+        start, stop = block_range(b, n_blocks, n_matrices)
         for k in range(start, stop):
-            for i in range(2 * padded):
+            for i in range(n_lines):
                 for j in range(columns):
                     lines[i, j] = 0
-            found = _factorise(covariances, k, lines, inverse, block)
-            for i in range(n_features):
-                for j in range(n_features):
-                    factors[k, i, j] = lines[padded + i, j] if found else np.nan
+            found = _factorise(matrices, k, lines, n_lines, inverse, block)
+            for i in range(n):
+                for j in range(n):
+                    factors[k, i, j] = lines[first + i, j] if found else np.nan
