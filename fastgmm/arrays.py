@@ -63,7 +63,7 @@ def refuse_text(x: np.ndarray, what: str) -> None:
     """Raise InputError for text, which NumPy would take for numbers where it looks like some."""
     kind, text = x.dtype.kind, (str, bytes)
     if kind in "SUT" or (kind == "O" and any(isinstance(value, text) for value in x.flat)):
-        raise InputError(f"{what} has text (dtype {x.dtype}); expected numbers. Convert it first.")
+        raise InputError(f"{what} has dtype {x.dtype} with text; expected numbers. Convert it.")
 
 
 def float_dtype(dtype: np.dtype) -> np.dtype:
