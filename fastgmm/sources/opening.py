@@ -24,6 +24,8 @@ _LOADED_ROWS = 65536
 
 def is_stream(X: object) -> bool:
     """Whether ``X`` stands for rows that are not in memory: paths, sources, loaders, functions."""
+    if isinstance(X, np.ndarray):
+        return _is_large_map(X)
     if isinstance(X, str | os.PathLike | Source | Reader):
         return True
     if is_tensor(X) or isinstance(X, list | tuple):
@@ -140,10 +142,10 @@ def _loader(X: Any, data: Any) -> Reader:
 
 def _is_large_map(X: np.ndarray) -> bool:
     """Whether floats of a mapped file would take too much memory, and have to be made."""
-    dtype = float_dtype(X.dtype)
-    if X.dtype == dtype or X.ndim != 2 or X.dtype.kind not in "fiub":
+    if mapped(X) is None or X.ndim != 2 or X.dtype.kind not in "fiub":
         return False
-    return mapped(X) is not None and X.size * dtype.itemsize > arrays.MAPPED_BYTES
+    dtype = float_dtype(X.dtype)
+    return X.dtype != dtype and X.size * dtype.itemsize > arrays.MAPPED_BYTES
 
 
 def _stored(X: Any, name: str) -> Reader:
