@@ -51,11 +51,24 @@ def home(x: Array) -> str | None:
 
 
 def refuse_mask(x: object, what: str) -> None:
-    """Raise InputError for a masked array, which NumPy would take without its mask."""
-    if np.ma.isMaskedArray(x):
+    """Raise InputError for a masked array, or a list of such, of which NumPy loses the masks."""
+    rows = x if isinstance(x, list | tuple) else (x,)
+    if any(isinstance(row, np.ma.MaskedArray) for row in rows):
         raise InputError(
             f"{what} is a masked array; its mask would be lost. Fill or drop the masked entries."
         )
+
+
+def refuse_text(x: np.ndarray, what: str) -> None:
+    """Raise InputError for text, which NumPy would take for numbers where it looks like some."""
+    kind, text = x.dtype.kind, (str, bytes)
+    if kind in "SUT" or (kind == "O" and any(isinstance(value, text) for value in x.flat)):
+        raise InputError(f"{what} has dtype {x.dtype} with text; expected numbers. Convert it.")
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """The precision in which real numbers of NumPy are read: float32 for halves and itself."""
+    return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)
 
 
 def working_dtype(dtype: Any) -> np.dtype:

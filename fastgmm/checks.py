@@ -13,13 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, validate_data
 
 from fastgmm import frames
-from fastgmm.arrays import Array, is_tensor, namespace, native, refuse_mask, to_numpy
+from fastgmm.arrays import Array, is_tensor, namespace, to_numpy
 from fastgmm.backends import FeatureSummary
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
+from fastgmm.sources.arrays import check_file, mapped
+from fastgmm.sources.items import floating, readable
 from fastgmm.tensors import check_tensor
 
-# Memory of the host, as DLPack numbers devices: ordinary, and pinned for CUDA.
-_DLPACK_HOST = (1, 3)
 # Kernels square deviations times precisions; beyond this the product overflows.
 _LARGEST = {np.dtype(np.float32): 1e16, np.dtype(np.float64): 1e150}
 
@@ -47,25 +47,23 @@ def check_rows(estimator: BaseEstimator, x: Any, *, reset: bool, minimum: int = 
     InputError, ValueError, TypeError
         As scikit-learn does; frames with the column's name.
     """
+    file = mapped(x)
+    if file is not None:
+        check_file(file)
     if not reset and _is_plain(estimator, x):
         return x
     if is_tensor(x):
         return check_tensor(estimator, x, reset=reset, minimum=minimum)
-    refuse_mask(x, "X")
     framed = frames.is_frame(x)
-    array = frames.to_array(x) if framed else x
-    if not isinstance(array, np.ndarray) and hasattr(array, "__dlpack_device__"):
-        array = _from_dlpack(array)
-    if isinstance(array, np.ndarray):
-        array = _narrow(array)
     array = check_array(
-        array,
-        dtype=[np.float64, np.float32],
+        frames.to_array(x) if framed else readable(x, "X"),
+        dtype=None,
         ensure_all_finite=False,
         ensure_min_samples=minimum,
         estimator=estimator,
         input_name="X",
     )
+    array = floating(array, "X")
     validate_data(estimator, x if framed else array, reset=reset, skip_check_array=True)
     return array
 
@@ -81,38 +79,6 @@ def _is_plain(estimator: BaseEstimator, x: Any) -> bool:
         and x.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
     )
-
-
-def _from_dlpack(x: Any) -> np.ndarray:
-    """Arrays of other libraries, without a copy."""
-    kind = int(x.__dlpack_device__()[0])
-    if kind not in _DLPACK_HOST:
-        raise InputError(
-            f"X is a {type(x).__name__} on a device (DLPack type {kind}). Pass "
-            "torch.from_dlpack(X), which is computed where it is, or a copy on the host."
-        )
-    try:
-        return np.from_dlpack(x)
-    except (BufferError, RuntimeError) as error:
-        raise InputError(
-            f"X is a {type(x).__name__} that NumPy cannot read: {error}. Convert it to float32 or "
-            "float64."
-        ) from None
-
-
-def _narrow(x: np.ndarray) -> np.ndarray:
-    """Types that NumPy's own conversion would handle badly or in silence."""
-    x = native(x)
-    if x.dtype == np.float16:
-        return x.astype(np.float32)
-    frames.warn_of_wide(x, "X", str(x.dtype), stacklevel=5)
-    if x.dtype.kind == "f" and x.dtype.itemsize > 8:
-        return x.astype(np.float64)
-    if x.dtype.kind in "mM":
-        raise InputError(
-            f"X has dtype {x.dtype}; expected numbers. Convert dates to numbers first."
-        )
-    return x
 
 
 def _named(column: int, names: Sequence[str] | None) -> str:

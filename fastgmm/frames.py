@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastgmm.arrays import float_dtype, refuse_text
 from fastgmm.errors import InputError, PrecisionWarning
 
 _LIBRARIES = ("pandas", "polars", "pyarrow")
@@ -34,7 +35,9 @@ def check_names(names: Sequence[str], where: object) -> None:
 
 
 def to_array(x: Any) -> np.ndarray:
-    """Numbers of a table as an array (N, D): float32 if all columns are, otherwise float64.
+    """Numbers of a table as an array (N, D): float32 if all have half or single precision.
+
+    Everything else becomes float64.
 
     Parameters
     ----------
@@ -54,8 +57,8 @@ def to_array(x: Any) -> np.ndarray:
         raise InputError(
             f"Found array with 0 feature(s) (shape={x.shape}) while a minimum of 1 is required."
         )
-    single = all(c.dtype == np.float32 for c in columns)
-    return np.column_stack([c.astype(np.float32 if single else np.float64) for c in columns])
+    dtype = max(float_dtype(c.dtype) for c in columns)
+    return np.column_stack([c.astype(dtype) for c in columns])
 
 
 def _column(x: Any, position: int, name: Any) -> np.ndarray:
@@ -79,8 +82,9 @@ def _column(x: Any, position: int, name: Any) -> np.ndarray:
             "which would become NaN). Impute or drop them."
         )
     arrow = hasattr(x, "column_names")
+    values = series.to_numpy(zero_copy_only=False) if arrow else series.to_numpy()
+    refuse_text(values, f"column {name!r} (position {position})")
     try:
-        values = series.to_numpy(zero_copy_only=False) if arrow else series.to_numpy()
         values = values if values.dtype.kind in "fiub" else values.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(

@@ -5,32 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import check_array
 
 from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError, SingularCovarianceError
+from fastgmm.sources.items import floating, readable
 
 # Differences of mirrored entries, relative to the roots of their variances, that count as rounding.
 _ASYMMETRY = 1e-5
 
 
 def _array(value: Any, name: str) -> np.ndarray:
-    if is_tensor(value):
-        value = to_numpy(value)
-    if np.ndim(value) == 0 and not isinstance(value, str):  # the shape of "tied_spherical"
-        value = np.asarray(value, np.float64)
-        if not np.isfinite(value):
-            raise InputError(f"The parameter '{name}' must be finite; got {value}.")
-        return value
-    array = check_array(
-        value,
-        dtype=[np.float64, np.float32],
-        ensure_2d=False,
-        allow_nd=True,
-        ensure_all_finite=False,
-        input_name=name,
-    )
+    value = to_numpy(value) if is_tensor(value) else readable(value, f"The parameter '{name}'")
+    array = floating(np.asarray(value), f"The parameter '{name}'")
     if not np.all(np.isfinite(array)):
         place = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
         raise InputError(

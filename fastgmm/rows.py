@@ -78,7 +78,7 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any, settings: Mapping[str,
     # An error ends a pass that is under way.
     with source:
         backend, reason = choose(estimator.device, source.homes, estimator.precision)
-        where, given = source.home, str(getattr(X, "dtype", source.dtype)).removeprefix("torch.")
+        where, given = source.home, getattr(X, "dtype", source.given)
         source.place(backend.rows)
         source.own = backend.own
         learn_names(estimator, source)
@@ -89,7 +89,8 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any, settings: Mapping[str,
             f"{source.n_features})) while a minimum of 2 is required by GaussianMixture."
         )
     dtype = working_dtype(source.dtype)
-    half = f" ({given} data)" if given in ("float16", "bfloat16") else ""
+    name = str(given).removeprefix("torch.")
+    half = f" ({name} data)" if name in ("float16", "bfloat16") else ""
     return Opened(source, backend, found, dtype, where, f"{reason}; {dtype}{half}")
 
 

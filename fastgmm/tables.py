@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import os
 import re
+import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastgmm import frames
-from fastgmm.errors import InputError
+from fastgmm.errors import InputError, PrecisionWarning
 
 READABLE = (".npy", ".npz", ".csv", ".parquet")
 PYARROW_MISSING = (
@@ -248,6 +249,8 @@ def _read_csv(path: Path, columns: Sequence[str] | None, dtype: np.dtype[Any]) -
             encoding="utf-8-sig",
             usecols=None if columns is None else wanted,
         )
+        if max(values.max(initial=0), -values.min(initial=0)) >= 2**53:
+            _warn_of_wide(path, delimiter, skip, wanted)
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
@@ -266,26 +269,44 @@ def _csv_fault(
 ) -> str | None:
     """Read a file that could not be parsed again, slowly, to say which cell is at fault."""
     width = None
+    for line, record in _records(path, delimiter, skip):
+        width = width or (len(names) if names is not None else len(record))
+        if len(record) != width:
+            return f"{path}: line {line} has {len(record)} cells, expected {width}"
+        for i in wanted:
+            if not _number(record[i]):
+                column = repr(names[i]) if names is not None else str(i)
+                what = repr(record[i][:40]) if record[i].strip() else "an empty cell"
+                return (
+                    f"{path}: column {column} is not numeric: line {line} has {what}; "
+                    "choose the numeric columns with --columns"
+                )
+    return None
+
+
+def _warn_of_wide(path: Path, delimiter: str, skip: int, wanted: list[int]) -> None:
+    """Read a file that has large numbers again, slowly, to see whether integers were rounded."""
+    for line, record in _records(path, delimiter, skip):
+        for cell in (record[i].strip() for i in wanted):
+            if cell.lstrip("+-").isdecimal() and float(cell) != int(cell):
+                warnings.warn(
+                    f"{path}: line {line} has {cell}; float64 cannot represent such integers "
+                    "beyond 2^53 exactly.",
+                    PrecisionWarning,
+                    stacklevel=4,
+                )
+                return
+
+
+def _records(path: Path, delimiter: str, skip: int) -> Iterator[tuple[int, list[str]]]:
+    """Lines of a file that are not empty, with their numbers."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         for _ in range(skip):
             next(file)
         reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True)
         for record in reader:
-            if not record:
-                continue
-            line = skip + reader.line_num
-            width = width or (len(names) if names is not None else len(record))
-            if len(record) != width:
-                return f"{path}: line {line} has {len(record)} cells, expected {width}"
-            for i in wanted:
-                if not _number(record[i]):
-                    column = repr(names[i]) if names is not None else str(i)
-                    what = repr(record[i][:40]) if record[i].strip() else "an empty cell"
-                    return (
-                        f"{path}: column {column} is not numeric: line {line} has {what}; "
-                        "choose the numeric columns with --columns"
-                    )
-    return None
+            if record:
+                yield skip + reader.line_num, record
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None, dtype: DTypeLike | None) -> Table:
@@ -331,7 +352,10 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, dtype: DTypeLike | 
                             f"{path}: column {name!r} has missing values "
                             f"({column.null_count} of rows {start} to {start + len(batch) - 1})"
                         )
-                    values[start : start + len(batch), j] = column.to_numpy(zero_copy_only=False)
+                    part = column.to_numpy(zero_copy_only=False)
+                    kind = str(column.type)
+                    frames.warn_of_wide(part, f"{path}: column {name!r}", kind, stacklevel=3)
+                    values[start : start + len(batch), j] = part
                 start += len(batch)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
-from fastgmm.arrays import Array, to_numpy
+from fastgmm.arrays import Array, namespace, to_numpy
 from fastgmm.errors import InputError, PrecisionWarning
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -85,11 +85,13 @@ def detached(x: Any, name: str = "X") -> Array:
     x = x.detach().resolve_neg()
     if x.is_floating_point():
         return x
-    exact = x.double()
-    if dtype in ("int64", "uint64") and x.numel() and float(exact.abs().max()) > 2**53:
-        warnings.warn(
-            f"{name} has {dtype} values beyond 2^53, which float64 cannot represent exactly.",
-            PrecisionWarning,
-            stacklevel=5,
-        )
-    return exact
+    if dtype in ("int64", "uint64") and x.numel():
+        # torch can neither order nor compare uint64: those of int64 below 0 are beyond 2^63.
+        low, high = x.view(namespace(x).int64).aminmax()
+        if high > 2**53 or low < (-(2**53) if dtype == "int64" else 0):
+            warnings.warn(
+                f"{name} has {dtype} values beyond 2^53, which float64 cannot represent exactly.",
+                PrecisionWarning,
+                stacklevel=5,
+            )
+    return x.double()

@@ -103,6 +103,24 @@ def test_faults(client):
         mixture().fit(array(x), sample_weight=np.ones(5))
 
 
+@pytest.mark.parametrize("read", ["fit", "predict"])
+def test_case_66_the_number_of_rows_changes(read):
+    x, looks = streams.rows(2000), []
+
+    def part(block):
+        looks.append(1)
+        return block[: 700 if len(looks) <= 3 else 690]
+
+    model = mixture().fit(x)
+    with dask.config.set(scheduler="sync"):
+        whole = da.from_array(x, chunks=(700, -1))
+        changing = whole.map_blocks(part, dtype=x.dtype, meta=x[:0])
+        with pytest.raises(InputError, match=r"at row (0|700) gave 690 rows, 700 when"):
+            getattr(model, read)(changing)
+        with pytest.raises(InputError, match=r"0 sample\(s\)"):
+            getattr(model, read)(array(x)[:0])
+
+
 def test_no_cluster_is_needed():
     x = streams.rows(2000)
     # A client of another test may be there.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fastgmm import results, tables
-from fastgmm.errors import InputError
+from fastgmm.errors import InputError, PrecisionWarning
 
 
 def test_npy_is_memory_mapped_and_untouched(tmp_path):
@@ -64,6 +64,18 @@ def test_a_bad_csv_file_is_explained(tmp_path, text, pattern):
     path.write_text(text)
     with pytest.raises(InputError, match=pattern):
         tables.read(path)
+
+
+def test_integers_that_are_rounded_are_told_of(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(f"a,key\n1,2\n1e300,{2**53}\n3,-{2**53 + 1}\n")
+    with pytest.warns(PrecisionWarning, match=r"t\.csv: line 4 has -9007199254740993.*2\^53"):
+        tables.read(path)
+    tables.read(path, columns=["a"])
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"a": [1, 2], "key": [2**53 + 1, 5]}), tmp_path / "t.parquet")
+    with pytest.warns(PrecisionWarning, match=r"t\.parquet: column 'key' has int64 values"):
+        tables.read(tmp_path / "t.parquet")
 
 
 def test_a_text_column_can_be_left_out(tmp_path):

@@ -14,6 +14,7 @@ from fastgmm import GaussianMixture, functional
 from fastgmm.arrays import to_numpy
 from fastgmm.backends import choose
 from fastgmm.errors import BackendUnavailableError, InputError, PrecisionWarning
+from fastgmm.sources import Joined
 from helpers import ATTRIBUTES, METHODS, rows
 
 torch = pytest.importorskip("torch")
@@ -85,10 +86,15 @@ def test_integers_become_float64():
     same = GaussianMixture(2, random_state=0).fit(x.numpy())
     assert_tensor(model.means_, same.means_)
     assert model.predict(x > 3).dtype == torch.int64
-    huge = x.clone()
-    huge[0, 0] = 2**60 + 1
-    with pytest.warns(PrecisionWarning, match="2\\^53"):
-        model.predict(huge)
+    for value in (2**53 + 1, -(2**53) - 1, -(2**63), 2**64 - 1):
+        huge = x.abs().numpy().astype(np.uint64 if value > 2**63 else np.int64)
+        huge[0, 0] = value
+        with pytest.warns(PrecisionWarning, match=r"2\^53"):
+            model.predict(torch.tensor(huge))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        huge[0, 0] = 2**53
+        model.predict(torch.tensor(huge))
 
 
 def test_weights_of_rows_may_be_tensors(structure):
@@ -234,6 +240,8 @@ def test_arrays_of_other_libraries_come_in_by_dlpack():
         model.predict(Foreign(x, kind=2))
     with pytest.raises(InputError, match="Foreign"):
         model.predict(Foreign(torch.tensor(x).bfloat16()))
+    for given in (Joined([Foreign(x[:50]), x[50:]]), lambda: iter([Foreign(x)])):
+        np.testing.assert_array_equal(model.predict(given), expected.predict(x))
 
 
 def test_choice_of_the_device():

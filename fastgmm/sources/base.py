@@ -70,6 +70,8 @@ class Source(ABC):
         Whether it stands for the rows of other processes too, which a fit alone can use.
     leader : bool
         Whether this process writes for all that share the fit.
+    given : dtype
+        In which the rows came, as far as it is known.
     home : str or None
         The torch device of the rows as they come; None for NumPy arrays.
     names : tuple of str or None
@@ -84,6 +86,7 @@ class Source(ABC):
     weight_scale: float = 1.0
     resident: bool = False
     shared: bool = False
+    given: Any = None
     leader: bool = True
     home: str | None = None
     names: tuple[str, ...] | None = None

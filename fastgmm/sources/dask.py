@@ -54,6 +54,8 @@ class DaskSource(Source):
         seen = compute(*[look(part) for part in self._parts])
         counts = [n_rows for n_rows, _, _ in seen]
         kinds = {(width, dtype) for n_rows, width, dtype in seen if n_rows}
+        if not kinds:
+            raise InputError("X has 0 sample(s); expected at least one.")
         if len(kinds) != 1:
             raise InputError(
                 f"the chunks of X have (features, dtype) {sorted(kinds)}; expected the same in all."
@@ -80,15 +82,16 @@ class DaskSource(Source):
     def place(self, where: Callable[[Array], Array]) -> None:
         self._place = where
 
-    def _live(self) -> list[tuple[Any, Any, int]]:
-        """Chunks that have rows, with their weights and the numbers of their first rows."""
-        counts = np.diff(self._starts)
+    def _live(self) -> list[tuple[Any, Any, int, int]]:
+        """Chunks that have rows, their weights, the numbers of their first rows and of all."""
+        counts = np.diff(self._starts).tolist()
         each = zip(self._parts, self._weights, self._starts[:-1], counts, strict=True)
-        return [(part, weight, start) for part, weight, start, count in each if count]
+        return [(part, weight, start, count) for part, weight, start, count in each if count]
 
     def __iter__(self) -> Iterator[Chunk]:
-        for part, weight, start in self._live():
-            yield _chunk(part.compute(), weight, start, self.weight_scale, self._place)
+        for part, weight, start, count in self._live():
+            rows = part.compute()
+            yield _chunk(rows, weight, start, count, self.weight_scale, self._place)
 
     def fold(self, run: Callable[[Iterable[Chunk]], T]) -> T:
         delayed = self._delayed
@@ -96,8 +99,8 @@ class DaskSource(Source):
         # One object in the graph, however many tasks take it.
         work = delayed(run, pure=False, traverse=False)
         sums = [
-            task(_Here(), _run, work, rows, weight, start, self.weight_scale, self._place)
-            for rows, weight, start in self._live()
+            task(_Here(), _run, work, *chunk, self.weight_scale, self._place)
+            for chunk in self._live()
         ]
         while len(sums) > 1:
             sums = [
@@ -138,21 +141,20 @@ def _look(part: Any) -> tuple[int, int, str]:
 
 
 def _chunk(
-    part: Any, weight: Any, start: int, scale: float, place: Callable[[Array], Array]
+    part: Any, weight: Any, start: int, count: int, scale: float, place: Callable[[Array], Array]
 ) -> Chunk:
-    x = place(as_rows(part if weight is None else (part, weight), f"the chunk at row {start}")[0])
+    x, _ = as_rows(part if weight is None else (part, weight), f"the chunk at row {start}")
+    if len(x) != count:
+        raise InputError(
+            f"the chunk at row {start} gave {len(x)} rows, {count} when they were counted. Every "
+            "pass must give the same rows."
+        )
+    x = place(x)
     return Chunk(x, None if weight is None else like(weight / scale, x), start)
 
 
-def _run(
-    work: Callable[[Iterable[Chunk]], T],
-    part: Any,
-    weight: Any,
-    start: int,
-    scale: float,
-    place: Callable[[Array], Array],
-) -> T:
-    return work([_chunk(part, weight, start, scale, place)])
+def _run(work: Callable[[Iterable[Chunk]], T], *chunk: Any) -> T:
+    return work([_chunk(*chunk)])
 
 
 def _add(parts: list[Any]) -> Any:

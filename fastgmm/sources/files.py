@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastgmm import frames
+from fastgmm.arrays import float_dtype
 from fastgmm.errors import InputError
 from fastgmm.sources.stream import Reader
 
@@ -95,9 +96,8 @@ def read_npy(path: PathLike, *, part: tuple[int, int] = (0, 1)) -> Reader:
                     _fill(file, offset + start * shape[1] * dtype.itemsize, block, path)
                 yield block
 
-    # What is not float32 is computed in float64.
-    size = 4 if dtype.kind == "f" and dtype.itemsize <= 4 else 8
-    return Reader(blocks, str(path), row_bytes=max(shape[1], 1) * size, n_rows=end - begin)
+    row_bytes = max(shape[1], 1) * float_dtype(dtype).itemsize
+    return Reader(blocks, str(path), row_bytes=row_bytes, n_rows=end - begin)
 
 
 def _fill(file: Any, position: int, block: np.ndarray, path: PathLike) -> None:

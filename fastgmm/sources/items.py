@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from fastgmm import frames
-from fastgmm.arrays import is_tensor, refuse_mask, to_numpy
+from fastgmm.arrays import float_dtype, is_tensor, refuse_mask, refuse_text, to_numpy
 from fastgmm.errors import InputError
 from fastgmm.sources.batches import Rows
 from fastgmm.tensors import detached
+
+# Memory of the host, as DLPack numbers devices: ordinary, and pinned for CUDA.
+_DLPACK_HOST = (1, 3)
 
 
 def as_rows(item: Any, where: str) -> Rows:
@@ -47,7 +50,7 @@ def as_rows(item: Any, where: str) -> Rows:
     if frames.is_frame(item):
         x = frames.to_array(item)
     elif not is_tensor(item):
-        x = np.asarray(item)
+        x = np.asarray(readable(item, where))
     if x.ndim != 2 or x.shape[1] == 0:
         raise InputError(
             f"{where} has shape {tuple(x.shape)}; expected (rows, features). Reshape it before it "
@@ -59,14 +62,41 @@ def as_rows(item: Any, where: str) -> Rows:
     return x, weight
 
 
+def readable(x: Any, where: str) -> Any:
+    """``x`` as NumPy reads it without losing a mask: arrays of other libraries without a copy.
+
+    Raises
+    ------
+    InputError
+        If it is masked, or NumPy cannot read it; ``where`` names it.
+    """
+    refuse_mask(x, where)
+    if isinstance(x, np.ndarray) or not hasattr(x, "__dlpack_device__"):
+        return x
+    kind = int(x.__dlpack_device__()[0])
+    if kind not in _DLPACK_HOST:
+        raise InputError(
+            f"{where} is a {type(x).__name__} on a device (DLPack type {kind}). Pass "
+            "torch.from_dlpack of it, which is computed where it is, or a copy on the host."
+        )
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        raise InputError(
+            f"{where} is a {type(x).__name__} that NumPy cannot read: {error}. Convert it to "
+            "float32 or float64."
+        ) from None
+
+
 def floating(x: np.ndarray, where: str) -> np.ndarray:
     """Real numbers of any NumPy dtype as float32 or float64; ``where`` names them in errors."""
-    if x.dtype.kind not in "fiub":
-        raise InputError(f"{where} has dtype {x.dtype}; expected real numbers.")
-    if x.dtype.kind == "f" and x.dtype.itemsize <= 4:
-        return x.astype(np.float32, copy=False)
+    refuse_text(x, where)
+    if x.dtype.kind not in "fiubO":
+        raise InputError(
+            f"{where} has dtype {x.dtype}; expected real numbers. Convert it to such first."
+        )
     frames.warn_of_wide(x, where, str(x.dtype), stacklevel=4)
-    return x.astype(np.float64, copy=False)
+    return x.astype(float_dtype(x.dtype), copy=False)
 
 
 def _check(weight: np.ndarray, n_rows: int, where: str) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import is_tensor, refuse_mask, to_numpy
+from fastgmm.arrays import float_dtype, is_tensor, refuse_mask, to_numpy
 from fastgmm.errors import InputError
-from fastgmm.sources import batches
-from fastgmm.sources.arrays import stored
+from fastgmm.sources import arrays, batches
+from fastgmm.sources.arrays import check_file, mapped, stored
 from fastgmm.sources.base import Source
 from fastgmm.sources.files import read_path, rows_of_batch
 from fastgmm.sources.stream import HOW_TO_WRAP, Reader, StreamSource
@@ -24,9 +24,11 @@ _LOADED_ROWS = 65536
 
 def is_stream(X: object) -> bool:
     """Whether ``X`` stands for rows that are not in memory: paths, sources, loaders, functions."""
+    if isinstance(X, np.ndarray):
+        return _is_large_map(X)
     if isinstance(X, str | os.PathLike | Source | Reader):
         return True
-    if is_tensor(X) or isinstance(X, np.ndarray | list | tuple):
+    if is_tensor(X) or isinstance(X, list | tuple):
         return False
     return _reader_of(X) is not None or is_dask(X)
 
@@ -99,6 +101,8 @@ def _weights(sample_weight: Any) -> np.ndarray | None:
 
 def _reader_of(X: Any) -> Reader | None:
     name, root = type(X).__name__, type(X).__module__.partition(".")[0]
+    if isinstance(X, np.ndarray):
+        return _stored(X, name) if _is_large_map(X) else None
     data = sys.modules.get("torch.utils.data")
     if data is not None and isinstance(X, data.DataLoader | data.Dataset):
         return _loader(X, data)
@@ -136,12 +140,22 @@ def _loader(X: Any, data: Any) -> Reader:
     return Reader(batches, f"the {name}")
 
 
+def _is_large_map(X: np.ndarray) -> bool:
+    """Whether floats of a mapped file would take too much memory, and have to be made."""
+    if mapped(X) is None or X.ndim != 2 or X.dtype.kind not in "fiub":
+        return False
+    dtype = float_dtype(X.dtype)
+    return X.dtype != dtype and X.size * dtype.itemsize > arrays.MAPPED_BYTES
+
+
 def _stored(X: Any, name: str) -> Reader:
     n_rows, n_features = X.shape
-    size = 4 if np.dtype(X.dtype).kind == "f" and np.dtype(X.dtype).itemsize <= 4 else 8
+    size, file = float_dtype(np.dtype(X.dtype)).itemsize, mapped(X)
 
     def blocks(rows: int) -> Iterator[np.ndarray]:
         for start in range(0, n_rows, rows):
+            if file is not None:
+                check_file(file)
             yield np.asarray(X[start : start + rows])
 
     return Reader(blocks, f"the {name}", row_bytes=max(n_features, 1) * size, n_rows=n_rows)

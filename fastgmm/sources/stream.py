@@ -198,6 +198,7 @@ class StreamSource(Source):
                 x, weight = as_rows(item, where)
                 if len(x) == 0:
                     continue
+                self.given = getattr(item[0] if isinstance(item, tuple) else item, "dtype", None)
                 self._compare(x, weight, where)
                 if self._counted is None:
                     _check_finite(x, where, start, self._reader.names)

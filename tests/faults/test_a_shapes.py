@@ -15,6 +15,7 @@ import fastgmm
 import helpers
 import oracle
 from fastgmm.errors import DegenerateDataWarning, InputError, PrecisionWarning
+from fastgmm.sources import Joined
 
 READERS = ("predict", "predict_proba", "predict_log_proba", "component_log_prob", "score_samples")
 ALL_READERS = (*READERS, "score", "aic", "bic")
@@ -151,6 +152,14 @@ def test_case_09_integers_beyond_float64_warn(given):
         fastgmm.GaussianMixture(1).fit(given(x))
 
 
+def test_case_09_lists_are_told_of_too(model):
+    with pytest.warns(PrecisionWarning, match="2\\^53"):
+        fastgmm.GaussianMixture(1).fit([[2**53 + 1], [2**60 + 1]])
+    if np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        with pytest.warns(PrecisionWarning, match="computed in float64"):
+            model.predict([list(row) for row in rows().astype(np.longdouble)])
+
+
 def test_case_10_half_precision_is_computed_in_single():
     x = rows(200, 2).astype(np.float16)
     model = fastgmm.GaussianMixture(1).fit(x)
@@ -159,6 +168,23 @@ def test_case_10_half_precision_is_computed_in_single():
     assert model.means_.dtype == np.float32
     np.testing.assert_allclose(model.means_[0], x.astype(np.float64).mean(0), rtol=1e-5)
     assert model.score_samples(x).dtype == np.float32
+
+
+def test_case_10_half_precision_of_files_tables_and_chunks(tmp_path):
+    pandas, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    x = rows(200, 2).astype(np.float16)
+    whole = fastgmm.GaussianMixture(1).fit(x)
+    np.save(tmp_path / "x.npy", x)
+    parquet.write_table(pa.table({"a": x[:, 0], "b": x[:, 1]}), tmp_path / "x.parquet")
+    frame = pandas.DataFrame(x)
+    mixed = pandas.DataFrame({"a": x[:, 0], "b": x[:, 1].astype(np.float32)})
+    for given in (tmp_path / "x.parquet", frame, mixed, Joined([frame, x])):
+        model = fastgmm.GaussianMixture(1).fit(given)
+        helpers.assert_close(model.means_, whole.means_, 1e-6)
+        assert model.means_.dtype == np.float32
+    for given in (tmp_path / "x.npy", lambda: iter([(x, np.ones(200))])):
+        assert fastgmm.GaussianMixture(1).fit(given).backend_.endswith("float32 (float16 data)")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +203,25 @@ def test_case_11_types_without_a_meaning(x):
     model = fastgmm.GaussianMixture(2, random_state=0).fit(rows(40, x.shape[1]))
     with pytest.raises((TypeError, ValueError)):
         model.score_samples(x)
+
+
+@pytest.mark.parametrize("kind", ["array", "bytes", "objects", "list", "frame", "chunk"])
+def test_case_11_digits_in_text_are_no_numbers(kind):
+    x = np.array([["1", "2"], ["3", "5"], ["4", "9"], ["0", "1.5"]])
+    given = {"array": x, "bytes": x.astype("S"), "objects": x.astype(object), "list": x.tolist()}
+    if kind == "frame":
+        pandas = pytest.importorskip("pandas")
+        given["frame"] = pandas.DataFrame({"a": range(4), "b": pandas.Series(x[:, 1], dtype="O")})
+    given["chunk"] = lambda: iter([x.astype(object)])
+    model = fastgmm.GaussianMixture(2, random_state=0).fit(rows(40, 2))
+    for method in (fastgmm.GaussianMixture(2).fit, model.predict):
+        with pytest.raises(InputError, match=r"text.*expected numbers"):
+            method(given[kind])
+    with pytest.raises(InputError, match="'means' has dtype <U3 with text"):
+        fastgmm.GaussianMixture(2, means_init=x[:2]).fit(rows(40, 2))
+    numbers = rows(40, 2)
+    same = fastgmm.GaussianMixture(2, random_state=0).fit(numbers.astype(object))
+    helpers.assert_same_bits(same, model)
 
 
 @pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_array, sparse.coo_array])
@@ -261,7 +306,21 @@ def test_case_14_masked_chunks_and_weights():
 def test_case_14_masked_array(model):
     mask = np.zeros((40, 3), dtype=bool)
     mask[5, 1] = True
-    everywhere(model, np.ma.masked_array(rows(), mask), (TypeError, ValueError), "(?i)mask")
+    masked = np.ma.masked_array(rows(), mask)
+    everywhere(model, masked, (TypeError, ValueError), "(?i)mask")
+    everywhere(model, list(masked), InputError, "mask")
+
+
+@pytest.mark.parametrize("name", ["weights_init", "means_init", "precisions_init"])
+def test_case_14_masked_starts(name):
+    start = {
+        "weights_init": np.array([0.5, 0.5]),
+        "means_init": rows(2, 3),
+        "precisions_init": np.stack([np.eye(3)] * 2),
+    }[name]
+    for masked in (np.ma.masked_array(start, start > 0.4), list(np.ma.masked_array(rows(2, 3)))):
+        with pytest.raises(InputError, match=f"'.*{name[:5]}.*' .*mask"):
+            fastgmm.GaussianMixture(2, **{name: masked}).fit(rows())
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "2", None, True])

@@ -195,6 +195,52 @@ def test_case_49_large_maps_count_as_rows_that_are_not_in_memory(tmp_path, monke
     helpers.assert_same_mixture(a, b, 1e-5)
 
 
+@pytest.mark.parametrize("kind", ["<i2", "<f2", ">f8"])
+def test_case_49_large_maps_of_other_types_are_converted_in_slices(kind, tmp_path, monkeypatch):
+    from fastgmm import checks
+    from fastgmm.sources import arrays, items
+
+    x = (rows(4000) * 20).astype(kind)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    start = oracle.random_mixture(np.random.default_rng(0), "full", 3, 4)
+    whole = helpers.fit(x, start, "cpu", reg_covar=1e-6)
+    seen, floating = [], items.floating
+    for module in (checks, items):
+        monkeypatch.setattr(
+            module, "floating", lambda x, where: seen.append(len(x)) or floating(x, where)
+        )
+    bytes_ = x.size * (4 if kind == "<f2" else 8)
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", bytes_ - 1)
+    monkeypatch.setattr(batches, "DEFAULT_BYTES", bytes_ // 4)
+    model = helpers.fit(mapped, start, "cpu", reg_covar=1e-6)
+    helpers.assert_same_mixture(helpers.learnt(model), helpers.learnt(whole), 1e-5)
+    found = [getattr(whole, name)(mapped) for name in READERS]
+    assert max(seen) == 1000
+    for name, result in zip(READERS, found, strict=True):
+        np.testing.assert_array_equal(result, getattr(whole, name)(x))
+    assert ("float16" in model.backend_) == (kind == "<f2")
+    assert model.means_.dtype == whole.means_.dtype
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open map keeps its file from being cut there")
+@pytest.mark.parametrize("limit", [0, 2**30])
+@pytest.mark.parametrize("kind", [np.float64, np.int16])
+def test_case_49_a_map_that_was_cut_before_it_is_scored(kind, limit, tmp_path, monkeypatch):
+    from fastgmm.sources import arrays
+
+    x = (rows(4000) * 20).astype(kind)
+    model = fastgmm.GaussianMixture(2, random_state=0, max_iter=1, tol=100).fit(x)
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    os.truncate(tmp_path / "x.npy", 20_000)
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", limit)
+    for name in (*READERS, "fit"):
+        for given in (mapped, np.asarray(mapped)[100:]):
+            with pytest.raises(InputError, match=r"x\.npy: .*cut short"):
+                getattr(model, name)(given)
+
+
 @pytest.mark.slow
 def test_case_50_many_rows_of_many_components():
     # 34 million rows and 64 components: N K = 2.2e9, while the rows take 130 MB.

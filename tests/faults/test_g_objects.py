@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import locale
 import pickle
+import shutil
+import subprocess
 import sys
 import sysconfig
 import warnings
@@ -18,6 +20,7 @@ from sklearn.base import clone
 import fastgmm
 import helpers
 import oracle
+from fastgmm import tables
 
 
 def through_pickle(model, tmp_path):
@@ -122,18 +125,40 @@ def test_case_70_checks_do_not_vanish_with_asserts():
     assert out.split() == ["6"]
 
 
-def test_case_70_locale_does_not_matter(tmp_path):
+COMMA = """LC_NUMERIC
+decimal_point "<U002C>"
+thousands_sep "<U002E>"
+grouping 3;3
+END LC_NUMERIC
+"""
+
+
+def use_a_comma(folder, monkeypatch):
+    """Set a locale with a decimal comma: one made here where none is installed, if glibc can."""
+    compiler = shutil.which("localedef")
+    if sys.platform == "linux" and compiler is not None:
+        (folder / "comma").write_text(COMMA)
+        made = [compiler, "-c", "-i", folder / "comma", "-f", "UTF-8", folder / "comma.UTF-8"]
+        # It complains of all that the locale leaves out.
+        subprocess.run(made, capture_output=True, check=False)
+    for name in ("de_DE.UTF-8", "de_DE.utf8", "German_Germany.1252", "comma.UTF-8"):
+        if name == "comma.UTF-8":
+            monkeypatch.setenv("LOCPATH", str(folder))
+        try:
+            locale.setlocale(locale.LC_NUMERIC, name)
+        except locale.Error:
+            continue
+        assert locale.localeconv()["decimal_point"] == ","
+        return
+    pytest.skip("no locale with a decimal comma is installed, nor can be made")
+
+
+def test_case_70_locale_does_not_matter(tmp_path, monkeypatch):
     before = locale.setlocale(locale.LC_NUMERIC)
-    names = ("de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "German_Germany.1252")
     try:
-        for name in names:
-            try:
-                locale.setlocale(locale.LC_NUMERIC, name)
-                break
-            except locale.Error:
-                continue
-        else:
-            pytest.skip("no locale with a decimal comma is installed")
+        use_a_comma(tmp_path, monkeypatch)
+        (tmp_path / "x.csv").write_text("1.5,2\n2.5,4\n")
+        np.testing.assert_array_equal(tables.read(tmp_path / "x.csv").values, [[1.5, 2], [2.5, 4]])
         mixture = oracle.random_mixture(np.random.default_rng(0), "full", 2, 2)
         model = helpers.fitted(mixture, "cpu")
         model.save(tmp_path / "model.safetensors")
