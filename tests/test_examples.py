@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
 FOLDER = Path(__file__).parent.parent / "docs" / "examples"
 
 
@@ -30,7 +28,19 @@ def check_picture(path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
 
 
+def test_three_gaussians(tmp_path):
+    pytest.importorskip("matplotlib")
+    example = load("three_gaussians")
+    mixture, x, states = example.fit(n_rows=1500)
+    bounds = [state.lower_bound for state in states]
+    assert bounds == mixture.lower_bounds_
+    assert example.error(mixture) < 0.2
+    example.draw(mixture, x, states, tmp_path / "three.png")
+    check_picture(tmp_path / "three.png")
+
+
 def test_two_moons(tmp_path):
+    pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     example = load("two_moons")
     mixture, x, history = example.train(n_rows=800, steps=40)
@@ -40,6 +50,7 @@ def test_two_moons(tmp_path):
 
 
 def test_one_to_many(tmp_path):
+    pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     example = load("one_to_many")
     mixture, history = example.train(n_rows=1000, steps=60)
@@ -49,6 +60,7 @@ def test_one_to_many(tmp_path):
 
 
 def test_flow_base(tmp_path):
+    torch = pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     example = load("flow_base")
     scores = {}
@@ -69,6 +81,7 @@ def test_flow_base(tmp_path):
 
 
 def test_em_then_gradient(tmp_path):
+    pytest.importorskip("torch")
     pytest.importorskip("matplotlib")
     example = load("em_then_gradient")
     result = example.train(n_rows=1500, steps=60)
