@@ -182,8 +182,8 @@ class GaussianMixture(MixtureStreaming):
             :class:`fastgmm.sources.Source`, a function that returns an iterator of chunks, a
             torch Dataset or DataLoader, a pyarrow Dataset, a zarr array, a Dask array or data
             frame, or :class:`fastgmm.distributed.Sharded`. :class:`fastgmm.sources.Joined` makes
-            one of rows on several devices. Memory maps of more than 1 GiB and
-            pyarrow Tables of more than 64 MiB count as such too.
+            one of rows on several devices. Memory maps of more than 1 GiB, as the floats that they
+            are read as, and pyarrow Tables of more than 64 MiB count as such too.
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Weights of the rows: an integer weight counts as so many copies, 0 as none. A path of

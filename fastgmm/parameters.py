@@ -9,6 +9,7 @@ import numpy as np
 from fastgmm.arrays import is_tensor, to_numpy
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError, SingularCovarianceError
+from fastgmm.linalg import cholesky
 from fastgmm.sources.items import floating, readable
 
 # Differences of mirrored entries, relative to the roots of their variances, that count as rounding.
@@ -92,8 +93,7 @@ def check_matrices(
     limit = _ASYMMETRY * scale[:, :, None] * scale[:, None, :]
     symmetric = (np.abs(stack - other) <= limit).all(axis=(1, 2))
     stack = stack / 2 + other / 2
-    bad = ~symmetric
-    bad[symmetric] = np.linalg.eigvalsh(stack[symmetric])[:, 0] <= 0
+    bad = ~symmetric | np.isnan(cholesky(stack.astype(np.float64))).any(axis=(1, 2))
     if bad.any():
         where = "" if structure.tied else _first(bad)
         raise SingularCovarianceError(f"'{name}' should be symmetric, positive-definite{where}")
