@@ -297,8 +297,8 @@ class GaussianMixture(MixtureStreaming):
             opened = open_rows(self, X, sample_weight, shared)
             with opened.source as source:
                 found = opened.survey
-                check_scale(opened.dtype, found.summary(), self.reg_covar, source.names)
                 self._check_size(found.n_rows)
+                check_scale(opened.dtype, found.summary(), self.reg_covar, source.names)
                 if warm is not None:
                     self._check_warm(warm, source.n_features, "warm_start")
                 kept = None
@@ -315,13 +315,14 @@ class GaussianMixture(MixtureStreaming):
                     start=self._start(source.n_features),
                     warm=warm,
                     previous=-np.inf if warm is None else self.lower_bound_,
-                    progress=Progress(shown, self.verbose_interval, self.max_iter, found.n_rows),
+                    progress=Progress(shown, self.verbose_interval, self.max_iter, found.n_read),
                     callbacks=[] if callback is None else [callback],
                     checkpoint=kept,
                 )
                 if not result.interrupted:
                     constant = found.maximum == found.minimum
-                    warn_degenerate(source, result, self.reg_covar, constant)
+                    parts = (result.model, result.counts)
+                    warn_degenerate(source, *parts, self.reg_covar, constant)
         except BaseException:
             # Feature names and numbers are part of the previous fit too.
             for key in [key for key in vars(self) if key.endswith("_in_")]:
