@@ -187,7 +187,9 @@ class GaussianMixture(MixtureStreaming):
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Weights of the rows: an integer weight counts as so many copies, 0 as none. A path of
-            a .npy file will do. A :class:`fastgmm.sources.Source` has its own weights.
+            a .npy file will do. A :class:`fastgmm.sources.Source` has its own weights. Rows of
+            weight 0 must be finite, and keep their numbers, by which "random",
+            "random_from_data" and "k-means||" draw.
         callback : callable, optional
             Called with a :class:`fastgmm.em.EMState` after every iteration; returning True ends
             this start, and with ``n_init`` above 1 the next one begins.

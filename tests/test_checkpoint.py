@@ -353,3 +353,11 @@ def test_failed_starts_are_remembered(tmp_path, monkeypatch):
         mixture(n_init=3).fit(x, checkpoint=path)
     # The first is not tried again, and the second goes on from where it was.
     assert len(made) == 3
+
+
+def test_huge_rows_without_weight_do_not_tell_data_apart(tmp_path):
+    x = np.r_[streams.rows(200), np.full((9, 3), 1e200)]
+    weight = np.repeat([1.0, 0.0], [200, 9])
+    for _ in range(2):
+        model = mixture().fit(x, sample_weight=weight, checkpoint=tmp_path / "c")
+    assert np.isfinite(model.lower_bound_)
