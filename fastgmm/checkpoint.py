@@ -67,7 +67,7 @@ class Stage:
 def data_facts(survey: Survey, projected: np.ndarray, dtype: np.dtype) -> dict[str, Any]:
     """What tells one set of rows from another; ``projected`` as the survey's function gives."""
     return {
-        "n_rows": survey.n_rows,
+        "n_rows": survey.n_read,
         "n_features": len(survey.mean),
         "dtype": dtype.name,
         "minimum": survey.minimum.tolist(),

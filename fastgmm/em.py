@@ -5,6 +5,7 @@ rows --pass(model)--> SufficientStatistics --M-step--> model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 
 from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
-from fastgmm.errors import EmptyComponentError
+from fastgmm.errors import NotFiniteError
 from fastgmm.jitter import mended
 from fastgmm.linalg import diagonal, weighted_sum
 from fastgmm.model import MixtureModel
-from fastgmm.reseed import reseeded
+from fastgmm.reseed import check_empty, reseeded
 from fastgmm.scatter import scatter, within_scatter
 from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics
@@ -28,10 +29,9 @@ _FAR = {np.dtype(np.float32): 1e3, np.dtype(np.float64): 1e7}
 # Share of the total scatter below which that within components is not what is left of it: the new
 # means are off by roundings of their distance from the centre, which the difference magnifies.
 _LEFT = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-7}
-# No component has a row.
-_UNREACHED = (
-    "all components are empty: the density of every row is 0 in {dtype} under each of them. Start "
-    "from means nearer the rows or larger variances, or rescale the features."
+_NOT_FINITE = (
+    "sums over the rows are not finite: rows, weights or parameters contain NaN or infinity, or "
+    "are so large that their squares overflow. Look for them, or rescale."
 )
 
 
@@ -235,6 +235,10 @@ def _cancels(
     return ((total > 0) & (left + reg_covar < limit * total)).any()
 
 
+def _finite(array: Array) -> bool:
+    return bool(np.isfinite(to_numpy(array)).all())
+
+
 def fit(
     source: Source,
     model: MixtureModel,
@@ -301,6 +305,8 @@ def fit(
         If a covariance is not positive definite.
     EmptyComponentError
         If a component is empty and ``empty="error"``, or if all are.
+    NotFiniteError
+        If rows, weights or parameters are NaN or infinite.
 
     Notes
     -----
@@ -321,7 +327,11 @@ def fit(
     converged = False
     if max_iter == 0:
         statistics = e_step(source, model, backend)
-        total, weight = read(statistics.log_likelihood, statistics.weight)
+        total, weight, moved = read(
+            statistics.log_likelihood, statistics.weight, statistics.means.sum()
+        )
+        if math.isnan(total) or not math.isfinite(moved):
+            raise NotFiniteError(f"the start: {_NOT_FINITE}")
         bound = total / weight
         return EMResult(model, False, 0, bounds, bound, statistics.counts)
     orders: dict[int, Any] = {}
@@ -347,15 +357,12 @@ def fit(
             after = maximise(statistics, model, row_scatter, reg_covar)
             (sound,) = read(after.sound())
         counts, context = statistics.counts, f"M-step, iteration {iteration}"
-        # Means that are not numbers have another reason, which the caller finds.
-        if vacant == model.n_components and np.isfinite(to_numpy(model.means)).all():
-            raise EmptyComponentError(f"{context}: {_UNREACHED.format(dtype=dtype)}")
-        if vacant and empty == "error":
-            names = np.flatnonzero(to_numpy(statistics.empty)).tolist()
-            raise EmptyComponentError(
-                f"{context}: components {names} of {model.n_components} are empty. Reduce "
-                "n_components, or use empty='keep' or 'reseed'."
-            )
+        # To kernels, which order no NaN, such rows and means are far away.
+        lost = vacant == model.n_components and not _finite(model.means)
+        if math.isnan(total) or lost or not (sound or _finite(after.covariances)):
+            raise NotFiniteError(f"{context}: {_NOT_FINITE}")
+        if vacant:
+            check_empty(statistics.empty, empty, context, dtype)
         if not sound:
             after, repaired = mended(after, reg_covar, dtype, counts, context, advice)
             after, n_jitter = after.map(backend.own), n_jitter + repaired

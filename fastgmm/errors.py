@@ -15,6 +15,7 @@ __all__ = [
     "FastGMMError",
     "InputError",
     "ModelFileError",
+    "NotFiniteError",
     "PrecisionWarning",
     "SingularCovarianceError",
 ]
@@ -30,6 +31,10 @@ class InputError(FastGMMError, ValueError):
 
 class EmptyComponentError(InputError):
     """No row belongs to a component, and `empty="error"` was asked for, or to any component."""
+
+
+class NotFiniteError(InputError):
+    """A fit has led to NaN: its rows, their weights or its parameters are not finite."""
 
 
 class SingularCovarianceError(FastGMMError, ValueError):

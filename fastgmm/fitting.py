@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from fastgmm.arrays import to_numpy, working_dtype
+from fastgmm.arrays import Array, to_numpy, working_dtype
 from fastgmm.backends import Backend
 from fastgmm.checkpoint import Checkpoint, Stage, random_stage
 from fastgmm.covariance import CovarianceStructure
@@ -19,13 +19,14 @@ from fastgmm.errors import (
     DegenerateDataWarning,
     EmptyComponentError,
     FastGMMError,
+    NotFiniteError,
     PrecisionWarning,
     SingularCovarianceError,
 )
 from fastgmm.initialise import Start, initial_model
 from fastgmm.jitter import warn_restored
 from fastgmm.linalg import diagonal, inverse_cholesky
-from fastgmm.model import ARRAYS, MixtureModel
+from fastgmm.model import MixtureModel
 from fastgmm.picks import distinct_rows
 from fastgmm.progress import Progress
 from fastgmm.scatter import scatter
@@ -103,7 +104,7 @@ def best_fit(
 ) -> EMResult:
     """Run EM from ``n_init`` starts, or go on from ``warm``, and keep the best.
 
-    A start that fails or ends with NaN is skipped; if all do the error names every reason.
+    A start that fails is skipped; if all do the error names every reason.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def best_fit(
 
     Raises
     ------
-    SingularCovarianceError, EmptyComponentError
+    SingularCovarianceError, EmptyComponentError, NotFiniteError
         If no start gives a valid mixture: the last reason decides which.
     """
     structure = settings.structure
@@ -183,7 +184,7 @@ def best_fit(
                 keep=None if checkpoint is None else partial(keep, init),
                 keep_every=1 if checkpoint is None else checkpoint.every,
             )
-        except (SingularCovarianceError, EmptyComponentError) as error:
+        except (SingularCovarianceError, EmptyComponentError, NotFiniteError) as error:
             refusal = type(error)
             failures.append(str(error))
             continue
@@ -196,10 +197,6 @@ def best_fit(
             return replace(best, interrupted=True)
         finally:
             progress.close()
-        if not _is_sound(result):
-            bound = f"lower bound {result.lower_bound} after {result.n_iter} iterations"
-            failures.append(f"its parameters are not finite ({bound})")
-            continue
         if settings.max_iter > 0:
             progress.end(result.lower_bound, result.converged)
         if best is None or result.lower_bound > best.lower_bound:
@@ -224,33 +221,22 @@ def best_fit(
     return best
 
 
-def _is_sound(result: EMResult) -> bool:
-    """Whether a start has led to numbers.
-
-    A bound of -inf alone is none to refuse: rows may be so far away that their density is 0.
-    """
-    if np.isfinite(result.lower_bound):
-        return True
-    model = result.model.on_host()
-    return not np.isnan(result.lower_bound) and all(
-        np.isfinite(getattr(model, name)).all() for name in ARRAYS
-    )
-
-
 def warn_degenerate(
-    source: Source, result: EMResult, reg_covar: float, constant: np.ndarray
+    source: Source, model: MixtureModel, counts: Array, reg_covar: float, constant: np.ndarray
 ) -> None:
     """Warn of components that the data does not determine.
 
     Parameters
     ----------
     source : Source
-    result : EMResult
+    model : MixtureModel
+    counts : array of shape (K,)
+        Effective number of rows of each component.
     reg_covar : float
     constant : ndarray of shape (D,)
         Mask of constant features, which have been warned of already.
     """
-    model = result.model.on_host()
+    model = model.on_host()
     n_components = model.n_components
     distinct = distinct_rows(source, n_components)
     if distinct < n_components:
@@ -270,7 +256,7 @@ def warn_degenerate(
             stacklevel=4,
         )
     _warn_coarse(model, working_dtype(source.dtype))
-    _warn_rank(model, to_numpy(result.counts), reg_covar, constant)
+    _warn_rank(model, to_numpy(counts), reg_covar, constant)
 
 
 def _warn_coarse(model: MixtureModel, dtype: np.dtype) -> None:

@@ -18,6 +18,7 @@ from fastgmm.arrays import (
     working_dtype,
 )
 from fastgmm.backends import Backend
+from fastgmm.checks import check_scale
 from fastgmm.covariance import CovarianceStructure
 from fastgmm.errors import InputError
 from fastgmm.jitter import mended, warn_restored
@@ -25,6 +26,7 @@ from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.sources import ArraySource
 from fastgmm.sources.items import floating
+from fastgmm.survey import survey
 from fastgmm.tensors import detached
 
 
@@ -143,7 +145,7 @@ def from_responsibilities(
     Raises
     ------
     InputError
-        If no row with weight has a responsibility.
+        If no row with weight has a responsibility, or squares of the rows overflow.
     SingularCovarianceError
         If a covariance is not positive definite.
     """
@@ -151,10 +153,12 @@ def from_responsibilities(
     # Their scale does not matter, but must fit the precision of the rows.
     resp = like(resp / resp.max(), x)
     # One chunk, of mapped files too: the responsibilities are in memory anyway.
-    (chunk,) = ArraySource(x, sample_weight, len(x))
+    source, dtype = ArraySource(x, sample_weight, len(x)), working_dtype(x.dtype)
+    found = survey(source, backend)
+    check_scale(dtype, found.summary(), reg_covar)
+    (chunk,) = source
     given = chunk.x, chunk.weight
-    mean = backend.summarise(x).on_host().mean
-    about = backend.own(np.repeat(mean[None], n_components, axis=0))
+    about = backend.own(np.repeat(found.mean[None], n_components, axis=0))
     rough = backend.accumulate_given(*given, structure, about, resp=resp)
     if not float(rough.counts.sum()) > 0:
         raise InputError("resp times sample_weight is 0 in all rows: non-zero ones are needed.")
@@ -170,7 +174,7 @@ def from_responsibilities(
     unit = backend.own(structure.spread(np.ones(n_features), n_components))
     covariances = structure.replace(covariances, statistics.empty, unit)
     model = MixtureModel.factorised(statistics.weights, statistics.means, covariances, structure)
-    dtype, context = working_dtype(x.dtype), "from_responsibilities"
+    context = "from_responsibilities"
     advice = f"Increase reg_covar (now {reg_covar:g})."
     model, repaired = mended(model, reg_covar, dtype, statistics.counts, context, advice)
     if repaired:

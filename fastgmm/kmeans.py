@@ -56,6 +56,9 @@ def kmeans_plusplus(
     closest = namespace(chunks[0].x).concat(
         [backend.closest(c.x, chosen[0][0], None) for c in chunks]
     )
+    if weight is not None:
+        # Rows without weight may be so far away that their distances are infinite.
+        closest = namespace(closest).where(weight > 0, closest, 0.0)
 
     def potentials(candidates: Array) -> list[Array]:
         return [

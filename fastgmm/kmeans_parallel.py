@@ -95,7 +95,11 @@ def _distances(chunk: Chunk, points: Array, backend: Backend) -> np.ndarray:
     labels = to_numpy(backend.kmeans_step(chunk.x, chunk.weight, points).labels)
     rows, near = to_numpy(chunk.x), to_numpy(points)
     squared = np.empty(len(labels))
-    for start in range(0, len(labels), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        squared[part] = ((cast(rows[part], np.float64) - near[labels[part]]) ** 2).sum(axis=1)
-    return squared if chunk.weight is None else squared * to_numpy(chunk.weight)
+    with np.errstate(over="ignore"):  # of rows without weight
+        for start in range(0, len(labels), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            squared[part] = ((cast(rows[part], np.float64) - near[labels[part]]) ** 2).sum(axis=1)
+    if chunk.weight is None:
+        return squared
+    weight = to_numpy(chunk.weight)
+    return np.multiply(squared, weight, out=np.zeros_like(squared), where=weight > 0)

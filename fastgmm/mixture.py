@@ -187,7 +187,9 @@ class GaussianMixture(MixtureStreaming):
         y : ignored
         sample_weight : array-like of shape (N,), optional
             Weights of the rows: an integer weight counts as so many copies, 0 as none. A path of
-            a .npy file will do. A :class:`fastgmm.sources.Source` has its own weights.
+            a .npy file will do. A :class:`fastgmm.sources.Source` has its own weights. Rows of
+            weight 0 must be finite, and keep their numbers, by which "random",
+            "random_from_data" and "k-means||" draw.
         callback : callable, optional
             Called with a :class:`fastgmm.em.EMState` after every iteration; returning True ends
             this start, and with ``n_init`` above 1 the next one begins.
@@ -297,8 +299,8 @@ class GaussianMixture(MixtureStreaming):
             opened = open_rows(self, X, sample_weight, shared)
             with opened.source as source:
                 found = opened.survey
-                check_scale(opened.dtype, found.summary(), self.reg_covar, source.names)
                 self._check_size(found.n_rows)
+                check_scale(opened.dtype, found.summary(), self.reg_covar, source.names)
                 if warm is not None:
                     self._check_warm(warm, source.n_features, "warm_start")
                 kept = None
@@ -315,13 +317,14 @@ class GaussianMixture(MixtureStreaming):
                     start=self._start(source.n_features),
                     warm=warm,
                     previous=-np.inf if warm is None else self.lower_bound_,
-                    progress=Progress(shown, self.verbose_interval, self.max_iter, found.n_rows),
+                    progress=Progress(shown, self.verbose_interval, self.max_iter, found.n_read),
                     callbacks=[] if callback is None else [callback],
                     checkpoint=kept,
                 )
                 if not result.interrupted:
                     constant = found.maximum == found.minimum
-                    warn_degenerate(source, result, self.reg_covar, constant)
+                    parts = (result.model, result.counts)
+                    warn_degenerate(source, *parts, self.reg_covar, constant)
         except BaseException:
             # Feature names and numbers are part of the previous fit too.
             for key in [key for key in vars(self) if key.endswith("_in_")]:

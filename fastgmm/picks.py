@@ -184,7 +184,7 @@ class Distinct:
 
 
 def distinct_rows(source: Source, wanted: int) -> int:
-    """Number of distinct rows, counted no further than ``wanted``.
+    """Number of distinct rows with weight, counted no further than ``wanted``.
 
     Parameters
     ----------
@@ -199,7 +199,10 @@ def distinct_rows(source: Source, wanted: int) -> int:
     with source:
         for chunk in source:
             for start in range(0, len(chunk.x), 4 * wanted):
-                rows = np.ascontiguousarray(to_numpy(chunk.x[start : start + 4 * wanted]))
+                part = slice(start, start + 4 * wanted)
+                rows = np.ascontiguousarray(to_numpy(chunk.x[part]))
+                if chunk.weight is not None:
+                    rows = rows[to_numpy(chunk.weight[part]) > 0]
                 seen.update(row.tobytes() for row in rows)
                 if len(seen) >= wanted:
                     break

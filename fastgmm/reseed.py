@@ -6,9 +6,44 @@ import numpy as np
 
 from fastgmm.arrays import Array, to_numpy
 from fastgmm.backends import Backend
+from fastgmm.errors import EmptyComponentError
 from fastgmm.model import MixtureModel
 from fastgmm.picks import lowest_rows
 from fastgmm.sources import Source
+
+# No component has a row.
+_UNREACHED = (
+    "all components are empty: the density of every row is 0 in {dtype} under each of them. Start "
+    "from means nearer the rows or larger variances, or rescale the features."
+)
+
+
+def check_empty(empty: Array, policy: str, context: str, dtype: np.dtype) -> None:
+    """Look whether a fit can go on without the rows of some components.
+
+    Parameters
+    ----------
+    empty : array of shape (K,)
+        Mask.
+    policy : {"keep", "reseed", "error"}
+    context : str
+        Begin of the error's text.
+    dtype : dtype
+        In which rows are computed.
+
+    Raises
+    ------
+    EmptyComponentError
+        If all are empty, or one is and the policy is "error".
+    """
+    empty = to_numpy(empty)
+    if empty.all():
+        raise EmptyComponentError(f"{context}: {_UNREACHED.format(dtype=dtype)}")
+    if policy == "error" and empty.any():
+        raise EmptyComponentError(
+            f"{context}: components {np.flatnonzero(empty).tolist()} of {len(empty)} are empty. "
+            "Reduce n_components, or use empty='keep' or 'reseed'."
+        )
 
 
 def reseeded(

@@ -69,6 +69,11 @@ class MixtureSettings(MixtureConversion):
 
     def _check_size(self, n_rows: int) -> None:
         starts = (self.weights_init, self.means_init, self.precisions_init)
+        if n_rows < 2:
+            raise InputError(
+                f"Found array with {n_rows} sample(s) that have weight while a minimum of 2 is "
+                "required by GaussianMixture."
+            )
         if n_rows < self.n_components and any(start is None for start in starts):
             raise InputError(
                 f"Expected n_samples >= n_components but got n_components = {self.n_components}, "

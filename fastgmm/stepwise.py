@@ -12,6 +12,7 @@ from fastgmm.backends import Backend
 from fastgmm.em import e_step, maximise
 from fastgmm.jitter import mended, warn_restored
 from fastgmm.model import ARRAYS, MixtureModel
+from fastgmm.reseed import check_empty, reseeded
 from fastgmm.scatter import total_sums
 from fastgmm.sources import Chunk, Source
 from fastgmm.statistics import SufficientStatistics
@@ -143,6 +144,7 @@ def advance(
     *,
     reg_covar: float,
     size: float,
+    empty: str = "keep",
 ) -> Online:
     """One step: blend the statistics of some rows into those so far, and maximise.
 
@@ -157,6 +159,8 @@ def advance(
     reg_covar : float
     size : float
         1 forgets all before.
+    empty : {"keep", "reseed", "error"}
+        What happens to a component to which neither these rows nor any before belong.
 
     Returns
     -------
@@ -166,6 +170,8 @@ def advance(
     ------
     SingularCovarianceError
         If a covariance is not positive definite.
+    EmptyComponentError
+        If a component is empty and ``empty="error"``, or if all are.
 
     Notes
     -----
@@ -192,15 +198,21 @@ def advance(
         steps=online.steps + 1,
         bound=total / weight,
     )
-    context = f"stepwise EM, step {after.steps}"
+    context, dtype = f"stepwise EM, step {after.steps}", working_dtype(source.dtype)
+    check_empty(statistics.empty, empty, context, dtype)
     advice = (
         f"Increase reg_covar (now {reg_covar:g}), pass more rows at a time, or fewer components."
     )
     found, repaired = mended(
         maximise(statistics, model, after.scatter(), reg_covar),
-        reg_covar, working_dtype(source.dtype), statistics.counts, context, advice,
+        reg_covar, dtype, statistics.counts, context, advice,
     )  # fmt: skip
-    return replace(after, model=found, n_jitter=online.n_jitter + repaired)
+    after = replace(after, model=found, n_jitter=online.n_jitter + repaired)
+    if empty == "reseed" and statistics.empty.any():
+        found, _ = reseeded(source, found.map(backend.own), statistics.empty, backend)
+        begun = about_model(found)
+        after = replace(begun, steps=after.steps, bound=after.bound, n_jitter=after.n_jitter)
+    return after
 
 
 def stepwise_epochs(

@@ -229,9 +229,9 @@ def test_other_weights_are_refused(begun):
 
 
 def test_the_same_sums_of_other_rows_are_refused(tmp_path):
-    # Folds of cross-validation as weights: sum, largest weight and rows are alike.
+    # Folds as weights, none of them 0: sum, largest weight and rows are alike.
     x, path = streams.rows(900), tmp_path / "fit.ck"
-    folds = [(np.arange(900) % 3 != fold).astype(float) for fold in range(3)]
+    folds = [np.where(np.arange(900) % 3 != fold, 1.0, 0.5) for fold in range(3)]
     first = mixture().fit(x, sample_weight=folds[0], checkpoint=path)
     for fold in folds[1:]:
         with pytest.raises(CheckpointError, match="other data: projected"):
@@ -353,3 +353,11 @@ def test_failed_starts_are_remembered(tmp_path, monkeypatch):
         mixture(n_init=3).fit(x, checkpoint=path)
     # The first is not tried again, and the second goes on from where it was.
     assert len(made) == 3
+
+
+def test_huge_rows_without_weight_do_not_tell_data_apart(tmp_path):
+    x = np.r_[streams.rows(200), np.full((9, 3), 1e200)]
+    weight = np.repeat([1.0, 0.0], [200, 9])
+    for _ in range(2):
+        model = mixture().fit(x, sample_weight=weight, checkpoint=tmp_path / "c")
+    assert np.isfinite(model.lower_bound_)

@@ -9,7 +9,7 @@ import helpers
 import oracle
 from fastgmm import GaussianMixture, covariance, em
 from fastgmm.backends import choose
-from fastgmm.errors import InputError
+from fastgmm.errors import InputError, NotFiniteError
 from fastgmm.model import MixtureModel
 from fastgmm.sources import Chunk, Source
 from fastgmm.sources.arrays import ArraySource
@@ -137,6 +137,15 @@ def test_a_constant_feature_needs_no_second_pass(structure, device, monkeypatch)
             model.covariances_ if structure == "tied_diag" else model.covariances_.diagonal()
         )
         assert variances[1] == np.float32(1e-3)
+
+
+@pytest.mark.parametrize("max_iter", [0, 5])
+def test_rows_that_are_not_numbers_are_no_fit(structure, device, max_iter):
+    x, start, _ = helpers.problem(structure, np.float64)
+    x[17, 1] = np.nan
+    where = "iteration 1" if max_iter else "the start"
+    with pytest.raises(NotFiniteError, match=f"{where}: sums over the rows are not finite"):
+        em.fit(ArraySource(x), model_of(start), max_iter=max_iter, backend=choose(device)[0])
 
 
 def test_source_checks_its_weights():

@@ -7,8 +7,9 @@ import pytest
 
 import fastgmm
 import helpers
-from fastgmm import functional
+from fastgmm import covariance, functional
 from fastgmm.errors import InputError, PrecisionWarning, SingularCovarianceError
+from fastgmm.model import MixtureModel
 from fastgmm.sources import arrays, batches
 
 from_parameters = fastgmm.GaussianMixture.from_parameters
@@ -78,6 +79,33 @@ def test_components_far_apart_keep_their_digits(structure):
     if structure.startswith("tied"):
         expected = expected.mean()
     helpers.assert_close(model.covariances_.ravel(), np.ravel(expected), 1e-6)
+
+
+def test_rows_whose_squares_overflow_are_refused(structure, dtype):
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    x = (x * (1e20 if dtype == np.float32 else 1e155)).astype(dtype)
+    with pytest.raises(InputError, match="squares overflow"):
+        from_responsibilities(x, np.ones((50, 2)), covariance_type=structure)
+
+
+def test_infinite_variances_are_not_sound(structure):
+    shape = covariance.get(structure).shape(2, 3)
+    infinite = np.full(shape, np.inf)
+    model = MixtureModel.factorised(
+        np.full(2, 0.5), np.zeros((2, 3)), infinite, covariance.get(structure)
+    )
+    assert not model.sound()
+
+
+def test_a_row_without_weight_does_not_matter(structure, dtype):
+    rng = np.random.default_rng(0)
+    x, resp = rng.standard_normal((50, 2)).astype(dtype), rng.uniform(size=(50, 2))
+    expected = from_responsibilities(x, resp, covariance_type=structure)
+    x, resp = np.r_[x, np.full((50, 2), 1e12, dtype)], np.r_[resp, resp]
+    weight = np.repeat([1.0, 0.0], 50)
+    found = from_responsibilities(x, resp, covariance_type=structure, sample_weight=weight)
+    accuracy = helpers.tolerance(dtype, 1e-10, 1e-4)
+    helpers.assert_close(found.covariances_, expected.covariances_, accuracy)
 
 
 @pytest.mark.parametrize("structure", ["full", "tied"])

@@ -11,6 +11,7 @@ import helpers
 import oracle
 from fastgmm.arrays import home, to_numpy
 from fastgmm.backends import choose
+from fastgmm.errors import DegenerateDataWarning, InputError
 from fastgmm.kmeans import kmeans_plusplus
 from fastgmm.sources import ArraySource
 
@@ -83,6 +84,45 @@ def test_weights_draw_the_start(method):
         assert means.min() > 45.0
     elif method != "k-means++":
         assert np.median(means) > 45.0
+
+
+@pytest.mark.parametrize("method", [*METHODS, "k-means||"])
+@pytest.mark.parametrize("batch_size", [None, 60])
+def test_rows_without_weight_are_as_if_they_were_not_there(method, batch_size, dtype):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((200, 2)) + 6.0 * rng.integers(3, size=(200, 1))).astype(dtype)
+    weight, none, k = rng.uniform(0.5, 2.0, size=200), np.zeros(90), 3
+    expected = start(x, k, method, weight=weight, batch_size=batch_size)
+    for value in (-9999.0, 1e12, 1e37 if dtype == np.float32 else 1e200):
+        masked = np.full((90, 2), value, dtype)
+        # Random numbers belong to the numbers of rows, which rows before them change.
+        given = [(np.r_[x, masked], np.r_[weight, none])]
+        if method in ("kmeans", "k-means++") and batch_size is None:
+            given.append((np.r_[masked, x], np.r_[none, weight]))
+        for rows, v in given:
+            found = start(rows, k, method, weight=v, batch_size=batch_size)
+            accuracy = helpers.tolerance(dtype, 1e-10, 1e-4)
+            helpers.assert_same_mixture(helpers.learnt(found), helpers.learnt(expected), accuracy)
+
+
+def test_rows_without_weight_are_not_looked_at(kind):
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    x[:, 1] = np.where(np.arange(40) < 30, 3.0, 1e100)
+    weight = (np.arange(40) < 30).astype(float)
+    with pytest.warns(DegenerateDataWarning, match=r"features \[1\] are constant"):
+        start(kind(x), 2, weight=weight, device="reference")
+    with (
+        pytest.warns(DegenerateDataWarning, match="constant"),
+        pytest.warns(DegenerateDataWarning, match="X has 1 distinct rows"),
+    ):
+        start(kind(np.where(weight[:, None] > 0, 3.0, x)), 2, weight=weight, device="reference")
+    with pytest.raises(InputError, match=r"1 sample\(s\)"):
+        start(kind(x), 1, weight=np.arange(40) == 3, device="reference")
+    with pytest.raises(InputError, match="n_samples = 30"):
+        start(kind(x), 31, weight=weight, device="reference")
+    x[35] = np.nan
+    with pytest.raises(InputError, match="first at row 35"):
+        start(kind(x), 2, weight=weight, device="reference")
 
 
 def test_reference_and_cpu_draw_the_same_start(dtype):

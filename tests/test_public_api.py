@@ -47,6 +47,7 @@ NAMES = {
         "FastGMMError",
         "InputError",
         "ModelFileError",
+        "NotFiniteError",
         "PrecisionWarning",
         "SingularCovarianceError",
     },

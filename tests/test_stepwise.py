@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -14,9 +15,15 @@ import streams
 from fastgmm import covariance
 from fastgmm.backends import choose
 from fastgmm.em import e_step
-from fastgmm.errors import InputError, PrecisionWarning, SingularCovarianceError
+from fastgmm.errors import (
+    DegenerateDataWarning,
+    EmptyComponentError,
+    InputError,
+    PrecisionWarning,
+    SingularCovarianceError,
+)
 from fastgmm.model import MixtureModel
-from fastgmm.sources import ArraySource
+from fastgmm.sources import ArraySource, Joined
 from fastgmm.stepwise import about_model, advance, moved, step_size
 
 
@@ -180,7 +187,10 @@ def test_a_step_that_fails_changes_nothing():
     assert model.means_ is before
     assert model.n_iter_ == steps
     unfitted = estimator(3, reg_covar=0.0, init_params="k-means++")
-    with pytest.raises((SingularCovarianceError, InputError)):
+    with (
+        pytest.warns(DegenerateDataWarning, match="constant"),
+        pytest.raises((SingularCovarianceError, InputError)),
+    ):
         unfitted.partial_fit(np.zeros((5, 3)))
     assert not hasattr(unfitted, "n_features_in_")
 
@@ -247,6 +257,67 @@ def test_rows_whose_squares_overflow_are_refused(structure, fitted):
         # Narrow, but far from all before.
         model.partial_fit(x + np.float32(1e20) if fitted else x * np.float32(1e20))
     assert vars(model) == before
+
+
+FIRST = {
+    "far away": (1, (np.random.default_rng(0).normal(size=(300, 2)) + 1e8).astype(np.float32)),
+    "identical": (3, np.full((30, 2), 3.25)),
+    "tiny": (2, np.random.default_rng(0).normal(size=(300, 2)) * 1e-8),
+    "collinear": (2, np.random.default_rng(0).normal(size=(300, 1)) * [1.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("case", FIRST)
+def test_the_first_chunk_is_looked_at_as_a_fit_looks_at_its_rows(case):
+    said, (k, x) = [], FIRST[case]
+    for act in (lambda m: m.fit(x), lambda m: m.partial_fit(x).partial_fit(x)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            act(fastgmm.GaussianMixture(k, max_iter=1, tol=1e9, random_state=0))
+        ours = (
+            w for w in caught if issubclass(w.category, (DegenerateDataWarning, PrecisionWarning))
+        )
+        said.append([(w.category, str(w.message)) for w in ours])
+    assert said[0] == said[1]
+    assert said[0]
+
+
+def test_a_first_chunk_of_one_row_is_refused():
+    with pytest.raises(InputError, match="minimum of 2"):
+        estimator(1).partial_fit([[1.0, 2.0]])
+
+
+def test_components_without_rows(structure):
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    eye = np.eye(2) if structure in ("full", "tied") else np.ones(2)
+    precisions = np.resize(eye, covariance.get(structure).shape(2, 2))
+    start = {"weights_init": [0.5, 0.5], "means_init": [[0.0, 0.0], [1e6, 1e6]]}
+    settings = {**start, "precisions_init": precisions, "covariance_type": structure}
+    kept, moved_on, strict = (
+        estimator(2, empty=empty, **settings) for empty in ("keep", "reseed", "error")
+    )
+    with pytest.warns(DegenerateDataWarning, match=r"components \[1\] of 2 are empty"):
+        kept.partial_fit(x)
+    assert kept.weights_.tolist() == [1.0, 0.0]
+    moved_on.partial_fit(x)
+    assert moved_on.weights_.min() == pytest.approx(1 / 201)
+    assert moved_on.partial_fit(x).weights_.min() > 1e-3
+    with pytest.raises(EmptyComponentError, match=r"components \[1\] of 2 are empty"):
+        strict.partial_fit(x)
+    assert not hasattr(strict, "means_")
+    settings |= {"means_init": [[1e10] * 2, [2e10] * 2], "precisions_init": 1e300 * precisions}
+    with pytest.raises(EmptyComponentError, match="all components are empty"):
+        estimator(2, **settings).partial_fit(x)
+
+
+def test_a_row_that_cannot_be_used_has_its_number_in_the_stream():
+    a, b = np.split(streams.rows(200), 2)
+    b[3, 1] = np.nan
+    model = estimator(2)
+    with pytest.raises(InputError, match="first at row 103, column 1"):
+        model.partial_fit(Joined([a, b]))
+    # The chunk before it has been taken.
+    helpers.assert_same_bits(model, estimator(2).partial_fit(a))
 
 
 def test_rounding_is_mended_and_told():

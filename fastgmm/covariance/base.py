@@ -63,7 +63,8 @@ class CovarianceStructure(ABC):
     def precisions_cholesky(self, covariances: Array) -> Array:
         """Upper triangular U with precision U U'; off the full family 1 / standard deviation.
 
-        NaN where a covariance is not positive definite: nothing needs to be read to go on.
+        NaN where a covariance is not positive definite or not finite: nothing needs to be read to
+        go on.
         """
 
     @abstractmethod

@@ -18,7 +18,8 @@ class Variances(CovarianceStructure):
 
     def precisions_cholesky(self, covariances: Array) -> Array:
         xp = namespace(covariances)
-        return 1.0 / xp.sqrt(xp.where(covariances > 0, covariances, xp.nan))
+        usable = (covariances > 0) & xp.isfinite(covariances)
+        return 1.0 / xp.sqrt(xp.where(usable, covariances, xp.nan))
 
     def factor_precisions(self, precisions: Array) -> Array:
         return namespace(precisions).sqrt(precisions)

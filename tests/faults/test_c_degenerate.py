@@ -347,7 +347,7 @@ def test_case_36_duplicate_initial_means_are_perturbed(structure):
     np.testing.assert_array_equal(means[:2], 0.0)
 
 
-@pytest.mark.parametrize("init_params", ["kmeans", "k-means++"])
+@pytest.mark.parametrize("init_params", [*INITS, "k-means||"])
 def test_case_37_one_extreme_outlier(structure, init_params):
     x = rows(200, 2)
     x[17] = 1e12
@@ -359,5 +359,6 @@ def test_case_37_one_extreme_outlier(structure, init_params):
         ).fit(x)
     assert_finite(model)
     assert np.isfinite(model.score(x))
-    assert model.weights_.min() == pytest.approx(1 / 200, rel=1e-6)
-    assert model.means_.max() == pytest.approx(1e12, rel=1e-9)
+    if init_params.startswith("k"):
+        assert model.weights_.min() == pytest.approx(1 / 200, rel=1e-6)
+        assert model.means_.max() == pytest.approx(1e12, rel=1e-9)
