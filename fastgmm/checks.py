@@ -171,14 +171,14 @@ def check_scale(
             f"{spacing[column]:.2g} in {dtype}, their standard deviation is "
             f"{deviation[column]:.2g}. Pass float64, or subtract an offset first.",
             PrecisionWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     if constant.any():
         columns = _list(constant, names)
         warnings.warn(
             f"features {columns} are constant; their variance is reg_covar ({reg_covar:g}).",
             DegenerateDataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     dominated = (summary.variance < reg_covar) & ~constant
     if dominated.any():
@@ -188,7 +188,7 @@ def check_scale(
             f"reg_covar ({reg_covar:g}) exceeds the variance of features {columns} (down to "
             f"{smallest:.2g}): it hides their structure. Rescale the features or reduce reg_covar.",
             DegenerateDataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -13,7 +13,6 @@ from fastgmm.arrays import (
     home,
     is_tensor,
     like,
-    refuse_mask,
     to_numpy,
     working_dtype,
 )
@@ -25,7 +24,7 @@ from fastgmm.jitter import mended, warn_restored
 from fastgmm.model import MixtureModel
 from fastgmm.parameters import check_factors, check_matrices, check_means, exact_weights
 from fastgmm.sources import ArraySource
-from fastgmm.sources.items import floating
+from fastgmm.sources.items import floating, readable
 from fastgmm.survey import survey
 from fastgmm.tensors import detached
 
@@ -52,9 +51,7 @@ def numbers(value: Any, name: str) -> Array:
     """
     if is_tensor(value):
         return detached(value, name)
-    refuse_mask(value, name)
-    array = np.asarray(value)
-    return floating(array.astype(np.float64) if array.dtype.kind == "O" else array, name)
+    return floating(np.asarray(readable(value, name)), name)
 
 
 def from_parameters(

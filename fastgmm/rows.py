@@ -83,11 +83,6 @@ def open_rows(estimator: Any, X: Any, sample_weight: Any, settings: Mapping[str,
         source.own = backend.own
         learn_names(estimator, source)
         found = survey(source, backend)
-    if found.n_rows < 2:
-        raise InputError(
-            f"Found array with {found.n_rows} sample(s) (shape=({found.n_rows}, "
-            f"{source.n_features})) while a minimum of 2 is required by GaussianMixture."
-        )
     dtype = working_dtype(source.dtype)
     name = str(given).removeprefix("torch.")
     half = f" ({name} data)" if name in ("float16", "bfloat16") else ""
