@@ -41,7 +41,7 @@ FILES = (
     "tests/faults",
 )
 #: files at a time, and the share of the time that one of them may take
-_TOGETHER, _SHARE = 4, 0.6
+_TOGETHER, _SHARE = 4, 0.8
 #: seconds between asking for an end and making it
 _PATIENCE = 10.0
 
