@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     ill = [call for call in result["tiny"]["calls"] if "failed" in call]
     print(f"{len(result['tiny']['calls']) - len(ill)} tiny calls as expected, {len(ill)} not")
     for call in ill:
-        print(f"  {call['rows']}: {call['failed']}")
+        print(f"  {', '.join(call['rows'])}: {call['failed']}")
     say("tests on the device")
     result["tests"] = run(clock.left())
     write_json(options.json, result)
