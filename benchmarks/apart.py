@@ -38,19 +38,23 @@ class Child:
     Parameters
     ----------
     seconds : float
-        Within which each answer must come.
+        Within which each answer must come; may be set anew for each.
     make : callable
         Its result is what the child keeps.
     *arguments
         Of ``make``. They are pickled, as is all that is asked and answered.
+    daemon : bool
+        Ends with the process that made it; only what does not may have children of its own.
     """
 
-    def __init__(self, seconds: float, make: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(
+        self, seconds: float, make: Callable[..., Any], *arguments: Any, daemon: bool = True
+    ) -> None:
         # a fresh interpreter: a fork would inherit locks of threads that it does not have
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        self._seconds = seconds
-        self._process = context.Process(target=_serve, args=(end, make, arguments), daemon=True)
+        self.seconds = seconds
+        self._process = context.Process(target=_serve, args=(end, make, arguments), daemon=daemon)
         self._process.start()
         end.close()
 
@@ -64,9 +68,9 @@ class Child:
         """
         try:
             self._pipe.send((function, arguments))
-            if not self._pipe.poll(self._seconds):
+            if not self._pipe.poll(self.seconds):
                 self.close()
-                raise Told(f"no answer within {self._seconds:.0f} s")
+                raise Told(f"no answer within {self.seconds:.0f} s")
             failed, found = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import Any
@@ -24,6 +24,17 @@ Say = Callable[[str], None]
 _PARTS = 8
 
 
+class Broken(Exception):
+    """A device that answers this process no more since an implementation failed on it.
+
+    ``name`` is that of the implementation, ``entry`` what its row says of it.
+    """
+
+    def __init__(self, name: str, entry: dict[str, Any]) -> None:
+        super().__init__(f"{name}: {entry['failed']}")
+        self.name, self.entry = name, entry
+
+
 def measure(
     row: Row,
     budget: float,
@@ -32,6 +43,7 @@ def measure(
     *,
     device: Device = None,
     seconds: float = math.inf,
+    known: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Everything about one row, as plain JSON values.
 
@@ -47,17 +59,27 @@ def measure(
         Where rows lie as tensors; None for NumPy arrays.
     seconds : float
         After which nothing new is started, once rows are drawn and the oracle has spoken.
+    known : mapping of entries by name, optional
+        Implementations that are not measured, and what the row says of them.
+
+    Raises
+    ------
+    Broken
     """
     settle()
     say(f"{row.title}: drawing rows")
     workload = _workload(row.structure, row.shape, row.precision, row.overlap, device)
     say(f"{row.title}: float64 oracle")
-    truth = _truth(row, workload, device)
+    truth = truth_of(row, workload, device)
+    overlap = _overlap(workload)
     clock = Clock(seconds)
     results: dict[str, dict[str, Any]] = {}
     subjects: dict[str, Subject | Apart] = {}
     able: list[tuple[str, type[Adapter], str]] = []
     for name, kind, mode in entries(row, adapters, device):
+        if known and name in known:
+            results[name] = known[name]
+            continue
         reason = kind.cannot(row.task, row.structure, row.precision, device)
         if reason is None:
             able.append((name, kind, mode))
@@ -93,11 +115,14 @@ def measure(
                     subjects[name] = subject
             except failures() as error:
                 entry["failed"] = describe(error)
-            _free(device)
+            _free(device, name, entry)
         if subjects:
             say(f"{row.title}: timing {', '.join(subjects)}")
             share = max(clock.left(), 1.0) / len(subjects)
-            calls = {name: _guarded(s.seconds, results[name]) for name, s in subjects.items()}
+            calls = {
+                name: _guarded(s.seconds, name, results[name], device)
+                for name, s in subjects.items()
+            }
 
             def wanted(name: str, turn: int) -> bool:
                 spoken_of = results[name]["own"] or name in row.targets
@@ -116,6 +141,17 @@ def measure(
                 if results[name]["own"] and isinstance(subject, Subject):
                     _count(subject, results[name])
     return {
+        **about(row),
+        "workload": workload.describe(),
+        "overlap": overlap,
+        "implementations": results,
+        "ratios": ratios(results, row.targets),
+    }
+
+
+def about(row: Row) -> dict[str, Any]:
+    """What is known of a row before it is measured."""
+    return {
         "name": row.name,
         "title": row.title,
         "group": row.group,
@@ -123,15 +159,11 @@ def measure(
         "structure": row.structure,
         "shape": list(row.shape),
         "axis": row.axis,
-        "workload": workload.describe(),
         "precision": row.precision,
         "unit": "one iteration" if row.task in ("fit", "kmeans") else "one pass",
         "iterations": None if row.iterations is None else list(row.iterations),
-        "overlap": _overlap(workload),
         "targets": row.targets,
         "promise": row.promise,
-        "implementations": results,
-        "ratios": ratios(results, row.targets),
     }
 
 
@@ -173,7 +205,9 @@ def set_fractions(rows: list[dict[str, Any]], peaks: dict[str, float]) -> None:
                 entry["fraction_of_peak"] = rate / peaks[row["precision"]]
 
 
-def _guarded(call: Callable[[], float], entry: dict[str, Any]) -> Callable[[], float]:
+def _guarded(
+    call: Callable[[], float], name: str, entry: dict[str, Any], device: Device
+) -> Callable[[], float]:
     def guarded() -> float:
         if "failed" in entry:
             return math.nan
@@ -181,16 +215,23 @@ def _guarded(call: Callable[[], float], entry: dict[str, Any]) -> Callable[[], f
             return call()
         except failures() as error:
             entry["failed"] = describe(error)
-            return math.nan
+        _free(device, name, entry)
+        return math.nan
 
     return guarded
 
 
-def _free(device: Device) -> None:
-    if device is not None:
-        from .gpu.device import free
+def _free(device: Device, name: str, entry: dict[str, Any]) -> None:
+    """Give back what nobody holds; a device that cannot is of no more use to this process."""
+    if device is None:
+        return
+    from .gpu.device import free
 
+    try:
         free(device)
+    except failures() as error:
+        entry.setdefault("failed", describe(error))
+        raise Broken(name, entry) from error
 
 
 def _count(subject: Subject, entry: dict[str, Any]) -> None:
@@ -211,7 +252,7 @@ def _workload(
     return Row("", "", "score", structure, shape, precision, overlap).workload(device)
 
 
-def _truth(row: Row, workload: Workload, device: Device) -> Any:
+def truth_of(row: Row, workload: Workload, device: Device) -> Any:
     exact: Any = oracle
     if device is not None:
         from .gpu import oracle as on_device

@@ -50,7 +50,7 @@ def provenance() -> dict[str, Any]:
         "commit": commit(),
         "command": " ".join(map(_named, sys.orig_argv[1:])),
         "cpu": cpu_model(),
-        "cores": _cores(),
+        "cores": cores(),
         "load_average_at_end": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -124,7 +124,7 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1

@@ -105,13 +105,21 @@ class Subject:
     def first(self, entry: dict[str, Any], seconds: float) -> str | None:
         """Record the first call; why the call at full size is not made, if so."""
         begin = time.perf_counter()
-        x = self.x[: guard.few(self.row)] if self.host else self.x
+        # On a device what compiles by the number of rows compiles once, and has its own limits.
+        whole = not self.host and self.adapter.compiles_shapes
+        x = self.x if whole else self.x[: guard.few(self.row)]
         # few rows are overfitted, and covariances singular, after many iterations
         length = min(self._checked, SHORT)
         self.call(length, x)
         entry["first_call_seconds"] = time.perf_counter() - begin
-        if not self.host or guard.harmless(self.row, seconds):
+        if whole or guard.harmless(self.row, seconds):
             return None
+        if not self.host:
+            part = guard.part(self.row)
+            begin = time.perf_counter()
+            self.call(length, self.x[:part])
+            need = guard.Need((time.perf_counter() - begin) * self.row.shape[0] / part, 0.0)
+            return guard.too_much(need, 3.0, seconds)
         need = guard.predict(self.row, lambda n: self.call(length, self.x[:n]))
         # the check, which may compile first, then two turns of a call, or of a short and a long fit
         checks = self._checked / length * (2 if self.adapter.compiles_shapes else 1)

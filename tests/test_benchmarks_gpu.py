@@ -16,14 +16,15 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import oracle as host_oracle  # noqa: E402
 from benchmarks.adapters import FastGMM, PlainTorch  # noqa: E402
-from benchmarks.gpu import ceilings, data, oracle, suite  # noqa: E402
+from benchmarks.gpu import __main__ as command  # noqa: E402
+from benchmarks.gpu import ceilings, data, oracle, report  # noqa: E402
 from benchmarks.gpu.floors import set_floors  # noqa: E402
 from benchmarks.gpu.report import text, times  # noqa: E402
 from benchmarks.gpu.rows import MODES, ROWS, STATED_FLOORS, shrunk  # noqa: E402
 from benchmarks.measure import measure  # noqa: E402
 from benchmarks.rows import Row  # noqa: E402
 from benchmarks.workloads import draw_truth  # noqa: E402
-from tiny_rows import positive_times  # noqa: E402, F401
+from tiny_rows import hasty_timing, positive_times  # noqa: E402, F401
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -213,10 +214,19 @@ def test_ceilings_of_a_host():
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_tests_are_stopped_in_time():
-    found = suite.run(0.2)
-    assert found["stopped"]
-    assert found["summary"].startswith("stopped after")
+def test_ceilings_that_fail_are_told(monkeypatch):
+    def fails(*arguments, quick):
+        raise RuntimeError("no products here")
+
+    monkeypatch.setattr(ceilings, "measure", fails)
+    result = {"rates": {}, "published_rates": None}
+    command._ceilings(result, CPU, quick=True)
+    assert "no products here" in report.ceilings(result)
+    measured, entry = _measured(ROWS[0], "highest", 1e-3)
+    set_floors([measured], result["rates"], ceilings.published("NVIDIA H200"))
+    assert "fraction" not in entry
+    assert entry["published_fraction"] > 0
+    assert ROWS[0].title in report.floors([measured | {"title": ROWS[0].title}])
 
 
 def _run(tmp_path, *arguments):
@@ -254,6 +264,7 @@ def test_the_command_on_the_cpu(tmp_path):
         assert "seconds" in peer or "spread" in peer["failed"]
     assert result["provenance"]["device"]["type"] == "cpu"
     assert result["provenance"]["versions"]["torch"] == torch.__version__
+    assert result["tests"] == {"summary": "not run"}
     assert printed.strip() == text(result).strip()
 
 

@@ -169,7 +169,8 @@ def test_layouts(where, layout, n):
         view = x[:1].expand(n, 3)
     parameters[2] = parameters[2].mT.contiguous().mT
     got, expected = (mixture_log_prob(v, *parameters) for v in (view, x))
-    assert torch.equal(got, expected)
+    # Strides are compiled into kernels, which then may add in another order.
+    problems.assert_near(got, expected, 1e-13)
 
 
 @pytest.mark.parametrize("n", [9, 40], ids=["few rows", "tiles"])

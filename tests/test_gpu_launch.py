@@ -7,6 +7,7 @@ import importlib.util
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from conftest import CUDA
@@ -77,22 +78,38 @@ def test_a_table_is_written_as_it_is_read(tmp_path):
     assert path.read_text() == launch.table_path().read_text()
 
 
-@pytest.mark.skipif(
-    CUDA or importlib.util.find_spec("triton") is None, reason="there is no interpreter"
-)
-def test_tuning_keeps_the_fastest(monkeypatch):
-    from fastgmm import backends
+@pytest.fixture
+def tune(monkeypatch):
+    """The module, with three numbers of warps to try of each kernel."""
+    if CUDA or importlib.util.find_spec("triton") is None:
+        pytest.skip("there is no interpreter")
     from fastgmm.backends import tune
 
     monkeypatch.setattr(tune, "GRIDS", {name: {"warps": (2, 16, 8)} for name in tune.GRIDS})
+    monkeypatch.setattr(tune, "_ROWS", 130)
+    return tune
+
+
+def _launch_of(call):
+    options = call.keywords
+    if "launch" in options:
+        return options["launch"]
+    # The one of the pair that is tried differs from those of the table.
+    return max(options["launches"], key=lambda launch: launch.warps in (2, 16))
+
+
+def test_tuning_keeps_the_fastest(monkeypatch, tune):
+    from fastgmm import backends
+
     ran, kept = [], []
 
     def timer(call):
         call()
-        ran.append(call)
-        if len(ran) % 3 == 1:
+        warps = _launch_of(call).warps
+        ran.append(warps)
+        if warps == 2:
             raise RuntimeError("what a compiler may say")
-        return {2: 1.0, 0: 2.0}[len(ran) % 3]
+        return {16: 1.0}.get(warps, 2.0)
 
     backend = backends.choose("interpreter")[0]
     cases = [("full", 2, 4, "float32"), ("full", 2, 4, "float64"), ("tied", 2, 3, "float32")]
@@ -100,13 +117,18 @@ def test_tuning_keeps_the_fastest(monkeypatch):
     def keep(table):
         kept.append(json.dumps(table))
 
-    table = tune.tune(backend, timer, n_rows=130, cases=cases, keep=keep)
-    assert len(ran) % 3 == 0
-    assert len(ran) > 3
+    asked = []
+
+    def compiled(case, sizes, seconds):
+        asked.append(sizes)
+        assert seconds > 0
+
+    table = tune.tune(backend, timer, n_rows=130, cases=cases, keep=keep, compiled=compiled)
+    assert len(ran) == sum(count for sizes in asked for count in sizes.values())
+    assert ran.count(16) == ran.count(2) == len(kept) == sum(map(len, asked))
     assert json.dumps(table)
     new = [row for row in table["kernels"]["expect_small"] if row["capability"] == 0]
     assert [row["launch"]["warps"] for row in new] == [16, 16]
-    assert 3 * len(kept) == len(ran)
     rows = json.loads(kept[-1])["kernels"]["load_rows"]
     assert 16 in [row["launch"]["warps"] for row in rows if row["capability"] == 0]
     done = len(ran)
@@ -116,3 +138,56 @@ def test_tuning_keeps_the_fastest(monkeypatch):
     # Rows of other devices stay.
     old = launch.read_table()["kernels"]["expect_full"]
     assert table["kernels"]["expect_full"][: len(old)] == old
+
+
+@pytest.mark.parametrize("case", [("full", 33, 4, "float32"), ("spherical", 40, 16, "float32")])
+def test_what_is_measured_finds_what_a_pass_left(tune, case):
+    """Responsibilities, and which tiles say anything: what is skipped decides about times."""
+    from fastgmm import backends
+
+    backend = backends.choose("interpreter")[0]
+    calls, _ = tune._kernels(backend, case, 130)
+    kernels = list(calls)
+    assert kernels[0].startswith("moments")
+    assert kernels[-2] == "respond"
+    assert kernels[-1].startswith("expect")
+    resp, active = (calls[kernels[0]][2][name] for name in ("resp", "active"))
+    resp = resp[:, :130]
+    before = resp.clone(), active.clone()
+    np.testing.assert_allclose(resp.sum(dim=0), 1.0, rtol=1e-3)
+    with backend.guard():
+        for _, run in [*tune._launches("respond", calls["respond"])] * 2:
+            run()
+    assert (resp == before[0]).all()
+    assert (active == before[1]).all()
+
+
+def test_all_sizes_are_launched_before_they_are_measured(monkeypatch, tune):
+    from fastgmm import backends
+
+    case = ("full", 2, 4, "float32")
+    calls, _ = tune._kernels(backends.choose("interpreter")[0], case, 130)
+    sizes = {kernel: len(list(tune._launches(kernel, call))) for kernel, call in calls.items()}
+    plain, ran = tune._launches, []
+
+    def launches(kernel, call):
+        for size, run in plain(kernel, call):
+            yield size, lambda key=(kernel, size), run=run: (ran.append(key), run())
+
+    monkeypatch.setattr(tune, "_launches", launches)
+
+    class Pool:
+        def starmap_async(self, function, tasks, chunksize):
+            for task in tasks:
+                function(*task)
+            return self
+
+        def wait(self, seconds):
+            assert seconds == 7.0
+
+    tune._captured.cache_clear()
+    tune._compile(Pool(), "interpreter", case, sizes | {"nothing": 1}, 7.0)
+    assert sorted(map(repr, ran)) == sorted(
+        repr((kernel, size)) for kernel, call in calls.items() for size, _ in plain(kernel, call)
+    )
+    tune._captured.cache_clear()

@@ -42,8 +42,9 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def free(device: torch.device) -> None:
-    """Give back what nobody holds, so that other allocators can have it."""
+    """Give back what nobody holds, so that other allocators can have it; raises what went wrong."""
     gc.collect()
+    synchronise(device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

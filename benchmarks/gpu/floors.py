@@ -23,6 +23,7 @@ def set_floors(
 ) -> None:
     """Add floors and fractions to fastgmm's entries, by measured and by published rates.
 
+    Without rates, which may have failed to be measured, there are no floors by them.
     Where a floor was stated beforehand for a row it counts as the published one. Targets, which
     speak of published rates, are judged where there are any.
     """
@@ -31,7 +32,8 @@ def set_floors(
             if "mode" not in entry or not entry.get("own"):
                 continue
             mode = entry["mode"]
-            entry["floor_seconds"] = counted(row, mode, rates)
+            if rates:
+                entry["floor_seconds"] = counted(row, mode, rates)
             if published is not None:
                 stated = STATED_FLOORS.get(row["name"], {}).get(mode)
                 entry["published_floor_seconds"] = (
@@ -40,7 +42,8 @@ def set_floors(
             if "seconds" not in entry:
                 continue
             median = entry["seconds"]["median"]
-            entry["fraction"] = entry["floor_seconds"] / median
+            if rates:
+                entry["fraction"] = entry["floor_seconds"] / median
             if published is not None:
                 entry["published_fraction"] = entry["published_floor_seconds"] / median
                 target = row["targets"].get(mode)

@@ -31,6 +31,7 @@ def text(result: dict[str, Any]) -> str:
         "",
         f"tests on the device: {result['tests']['summary']}",
         *result["tests"].get("failed", []),
+        *_warm_up(result.get("warm_up")),
         "",
         ceilings(result),
         "\n3xtf32 and bf16x3 were not run: a third of tf32 and of bf16\n",
@@ -53,6 +54,8 @@ def ceilings(result: dict[str, Any]) -> str:
     for name, value in result["rates"].items():
         stated = published.get(name)
         lines.append((name, _rate(name, value), "-" if stated is None else _rate(name, stated)))
+    if "no_rates" in result:
+        return f"ceilings were not measured: {result['no_rates']}"
     return aligned(lines)
 
 
@@ -87,17 +90,17 @@ def floors(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         title = row["title"]
         for entry in _own(row).values():
-            if "floor_seconds" not in entry:
+            if not entry.keys() & {"floor_seconds", "published_floor_seconds"}:
                 continue
             mode = entry["mode"] if row["precision"] == "float32" else row["precision"]
             calls = entry.get("calls_per_iteration") or {}
             target = "-"
             if "target" in entry:
                 target = f"{entry['target']:.0%} {'yes' if entry['reached'] else 'NO'}"
-            published = entry.get("published_floor_seconds")
+            counted, published = entry.get("floor_seconds"), entry.get("published_floor_seconds")
             lines.append(
-                (title, mode, time_of(entry), seconds(entry["floor_seconds"]),
-                 _share(entry.get("fraction")), "-" if published is None else seconds(published),
+                (title, mode, time_of(entry), _least(counted),
+                 _share(entry.get("fraction")), _least(published),
                  _share(entry.get("published_fraction")), target,
                  *(f"{calls[key]:.1f}" if key in calls else "-" for key in ("launches", "waits")))
             )  # fmt: skip
@@ -109,11 +112,13 @@ def notes(rows: list[dict[str, Any]]) -> list[str]:
     """What the tables have no room for."""
     found: list[str] = []
     for row in rows:
-        overlap = row["overlap"]
-        found.append(
-            f"{row['title']}: {row['workload']}; time of {row['unit']}; {overlap['active']:.1f}"
-            f" active and {overlap['effective']:.1f} effective components per row"
-        )
+        line = f"{row['title']}: {row['workload']}; time of {row['unit']}"
+        if overlap := row["overlap"]:
+            line += (
+                f"; {overlap['active']:.1f} active and {overlap['effective']:.1f} effective"
+                " components per row"
+            )
+        found.append(line)
         found += [f"  {reason}" for reason in reasons(row)]
     found += [f"{kind.name}: {kind.note}" for kind in ADAPTERS if kind.note and kind.on_devices]
     return found + absences(rows)
@@ -126,6 +131,21 @@ def unsteady_lines(rows: list[dict[str, Any]]) -> list[str]:
 
 def _own(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: e for name, e in row["implementations"].items() if e.get("own")}
+
+
+def _warm_up(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    line = f"warm-up: {len(found['calls'])} calls in {found['processes']} processes"
+    return [f"{line}, {found['seconds']:.0f} s"] + [
+        f"  {', '.join(call['rows'])}, {call['mode']}: {call['failed']}"
+        for call in found["calls"]
+        if "failed" in call
+    ]
+
+
+def _least(value: float | None) -> str:
+    return "-" if value is None else seconds(value)
 
 
 def _memory(entry: dict[str, Any]) -> str:

@@ -8,8 +8,6 @@ from ..rows import Row
 
 #: the arguments of fastgmm's ``precision`` that a row is measured with
 MODES = {"float32": ("highest", "high", "medium"), "float64": ("highest",)}
-#: lengths of the two fits whose difference is timed; the longer grows to what the time allows
-SHORT, LONGEST = 2, 22
 
 _SPHERICAL = (1_000_000, 1024, 128)
 _FULL = (1_000_000, 64, 64)
