@@ -354,7 +354,8 @@ class MixtureConversion(MixtureScoring):
 def _check_agreement(covariances: Any, factors: Any, model: MixtureModel) -> None:
     """Refuse assigned covariances that are not those of the Cholesky factors assigned with them."""
     arrays = [given.numbers(value, "covariances_") for value in (covariances, factors)]
-    found = check_matrices(arrays[0], model.structure, *model.means.shape, "covariance")
+    sizes = model.n_components, model.n_features
+    found = check_matrices(arrays[0], model.structure, *sizes, "covariance")
     scale = found
     if model.structure.family == "full":
         deviations = np.sqrt(np.diagonal(found, axis1=-2, axis2=-1))
