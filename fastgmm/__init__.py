@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastgmm import covariance, distributed, em, errors, functional, sources
 from fastgmm.mixture import GaussianMixture
@@ -25,6 +26,19 @@ __all__ = [
     "load",
     "sources",
 ]
+
+# Modules that load torch or matplotlib, or are seldom needed: imported when they are asked for.
+_LAZY = ("autograd", "distributions", "io", "nn", "plot")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"fastgmm.{name}")
+    raise AttributeError(f"module 'fastgmm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])
 
 
 def load(path: str | os.PathLike[str] | Path) -> GaussianMixture:

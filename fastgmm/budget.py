@@ -31,7 +31,7 @@ def memory_bytes() -> int | None:
     return min((size for size in found if size > 0), default=None)
 
 
-def check_result(n_rows: int, n_columns: int, item_bytes: int) -> None:
+def check_result(n_rows: int, n_columns: int, item_bytes: int, *, writes: bool = True) -> None:
     """Refuse a result that is larger than the memory.
 
     Parameters
@@ -39,6 +39,8 @@ def check_result(n_rows: int, n_columns: int, item_bytes: int) -> None:
     n_rows, n_columns : int
     item_bytes : int
         Bytes of one number.
+    writes : bool
+        Whether the result could have been written to a file.
 
     Raises
     ------
@@ -49,8 +51,9 @@ def check_result(n_rows: int, n_columns: int, item_bytes: int) -> None:
         return
     there = memory_bytes()
     if there is not None and size > there:
+        file = "out='results.npy' or 'results.parquet', which is written as it comes, or "
         raise InputError(
             f"the result would be an array of shape ({n_rows}, {n_columns}) and {size / 1e9:.1f} "
-            f"GB; the memory of this machine is {there / 1e9:.1f} GB. Pass out='results.npy' or "
-            "'results.parquet', which is written as it comes, or fewer rows at a time."
+            f"GB; the memory of this machine is {there / 1e9:.1f} GB. Pass "
+            f"{file if writes else ''}fewer rows at a time."
         )

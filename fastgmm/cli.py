@@ -164,38 +164,43 @@ def _in_chunks(args: argparse.Namespace, *, together: bool = False) -> bool:
     return not whole and (together or path.is_dir() or args.batch_size is not None)
 
 
-def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, Sequence[str] | None, tuple[int, ...]]:
-    """What is fitted, the names of its columns, and its shape.
+def _rows_to_fit(args: argparse.Namespace) -> tuple[Any, NDArray[Any] | None, tuple[int, ...]]:
+    """What is fitted, the weights that it does not have itself, and its shape.
 
     Chunks of a file are read as they are needed if a size for them is given, the data is a folder,
     or torchrun has started several processes, of which each reads its share.
     """
     together, path = "TORCHELASTIC_RUN_ID" in os.environ, Path(args.data)
+    if together and args.weights is not None:
+        raise InputError("--weights: not with torchrun; use fastgmm.distributed.Sharded in Python")
     if not _in_chunks(args, together=together):
         table = _read(args, args.columns)
-        return table.values, table.names, table.values.shape
+        weights = _read_weights(args)
+        if table.names is None:
+            return table.values, weights, table.values.shape
+        source = sources.ArraySource(table.values, weights, args.batch_size)
+        source.names = table.names
+        return source, None, table.values.shape
     reader = sources.read_path(path)
     _say(args, f"{args.data}: {reader.n_rows:,} rows, read in chunks")
-    if together:
-        from torch.distributed import destroy_process_group, init_process_group
+    shape = (reader.n_rows or 0,)
+    if not together:
+        return path, _read_weights(args), shape
+    from torch import cuda
+    from torch.distributed import destroy_process_group, init_process_group
 
-        init_process_group("gloo")
-        # If its threads outlive the interpreter, that now and then ends by an abort.
-        atexit.register(destroy_process_group)
-        return shard(path), reader.names, (reader.n_rows or 0,)
-    return path, reader.names, (reader.n_rows or 0,)
-
-
-def _weights_to_fit(args: argparse.Namespace) -> NDArray[Any] | None:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        raise InputError("--weights: not with torchrun; use fastgmm.distributed.Sharded in Python")
-    return _read_weights(args)
+    if args.device == "cuda" and cuda.device_count():
+        # Or all processes of a machine would take its first GPU.
+        cuda.set_device(int(os.environ["LOCAL_RANK"]) % cuda.device_count())
+    init_process_group("gloo")
+    # If its threads outlive the interpreter, that now and then ends by an abort.
+    atexit.register(destroy_process_group)
+    return shard(path), None, shape
 
 
 def _fit(args: argparse.Namespace) -> None:
     _check_output(args.output, (".safetensors",))
-    rows, names, shape = _rows_to_fit(args)
-    weights = None if args.weights is None else _weights_to_fit(args)
+    rows, weights, shape = _rows_to_fit(args)
     estimator = fastgmm.GaussianMixture(
         args.components,
         covariance_type=args.covariance,
@@ -216,14 +221,13 @@ def _fit(args: argparse.Namespace) -> None:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         estimator.fit(rows, sample_weight=weights, checkpoint=args.checkpoint)
     seconds = time.perf_counter() - began
-    if names is not None:
-        estimator.feature_names_in_ = np.array(names, dtype=object)
     if int(os.environ.get("RANK", "0")) > 0 and isinstance(rows, Sharded):
         return
     if args.output is not None:
         estimator.save(args.output)
     else:
         _say(args, "the model was not saved: give -o FILE to keep it")
+    names = getattr(estimator, "feature_names_in_", None)
     _report(
         args,
         {
@@ -236,7 +240,7 @@ def _fit(args: argparse.Namespace) -> None:
             "iterations": int(estimator.n_iter_),
             "seconds": seconds,
             "weights": np.asarray(estimator.weights_, dtype=float).tolist(),
-            "feature_names": None if names is None else list(names),
+            "feature_names": None if names is None else names.tolist(),
             "backend": str(estimator.backend_),
             "model": args.output,
         },

@@ -11,7 +11,8 @@ from fastgmm.backends import choose
 from fastgmm.kmeans import kmeans, kmeans_plusplus
 from fastgmm.sources import ArraySource
 
-STRATEGIES = ("random", "kmeans", "kmeans++")
+# The last two are one: zuko's name, and that of the estimator.
+STRATEGIES = ("random", "kmeans", "kmeans++", "k-means++")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +39,7 @@ def cluster(
     x : ndarray of shape (N, D)
         float32 or float64, finite, N > K.
     n_components : int
-    strategy : {"random", "kmeans", "kmeans++"}
+    strategy : {"random", "kmeans", "kmeans++", "k-means++"}
         Centres: random rows, rows far from each other, or these moved by Lloyd's algorithm.
     iterations : int
         Of Lloyd's algorithm.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from fastgmm.checks import check_finite, check_rows
 from fastgmm.errors import InputError
 from fastgmm.linalg import inverse_transposed
 from fastgmm.model import ARRAYS, MixtureModel
+from fastgmm.parameters import check_matrices
 from fastgmm.scoring import MixtureScoring
 from fastgmm.version import VERSION
 
@@ -37,7 +39,7 @@ class MixtureConversion(MixtureScoring):
     """Ways to a fitted estimator other than a fit, and ways out of it."""
 
     covariance_type: str
-    _published: tuple[Any, Any, Any] = (None, None, None)
+    _published: tuple[Any, ...] = (None, None, None, None)
 
     def _publish(self, model: MixtureModel, dtype: np.dtype, where: str | None) -> None:
         """Store a model and show it under scikit-learn's attributes.
@@ -53,16 +55,27 @@ class MixtureConversion(MixtureScoring):
         self.covariances_ = _frozen(model.covariances, dtype, where)
         self.precisions_cholesky_ = _frozen(model.precisions_cholesky, dtype, where)
         self.precisions_ = _frozen(precisions, dtype, where)
-        self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+        self._published = self._shown()
+
+    def _shown(self) -> tuple[Any, ...]:
+        """What parameters may be assigned by; either of the last two will do."""
+        spread = (getattr(self, name, None) for name in ("covariances_", "precisions_cholesky_"))
+        return (self.weights_, self.means_, *spread)
 
     def _current_model(self) -> MixtureModel:
-        shown = (self.weights_, self.means_, self.precisions_cholesky_)
-        if not all(a is b for a, b in zip(shown, self._published, strict=True)):
+        shown = self._shown()
+        if not all(map(operator.is_, shown, self._published)):
             # Parameters were assigned by hand, as users of scikit-learn do, or to begin with.
+            weights, means, covariances, factors = shown
             structure = covariance.get(self.covariance_type)
-            found = given.from_parameters(
-                self.weights_, self.means_, structure, factors=self.precisions_cholesky_
-            )
+            by_covariances = covariances is not self._published[2]
+            by_factors = factors is not self._published[3]
+            if by_covariances and not by_factors:
+                found = given.from_parameters(weights, means, structure, covariances)
+            else:
+                found = given.from_parameters(weights, means, structure, factors=factors)
+            if by_covariances and by_factors:
+                _check_agreement(covariances, factors, found[0])
             adopt = self._publish if hasattr(self, "_model") else self._fitted
             adopt(*found)
         return self._model
@@ -95,7 +108,7 @@ class MixtureConversion(MixtureScoring):
             )
         super().__setstate__(state)
         if "_model" in state:
-            self._published = (self.weights_, self.means_, self.precisions_cholesky_)
+            self._published = self._shown()
             for name in (*ARRAYS, "precisions"):
                 shown = getattr(self, name + "_")
                 if not is_tensor(shown):
@@ -336,6 +349,23 @@ class MixtureConversion(MixtureScoring):
         from fastgmm import io
 
         io.save(self, path)
+
+
+def _check_agreement(covariances: Any, factors: Any, model: MixtureModel) -> None:
+    """Refuse assigned covariances that are not those of the Cholesky factors assigned with them."""
+    arrays = [given.numbers(value, "covariances_") for value in (covariances, factors)]
+    sizes = model.n_components, model.n_features
+    found = check_matrices(arrays[0], model.structure, *sizes, "covariance")
+    scale = found
+    if model.structure.family == "full":
+        deviations = np.sqrt(np.diagonal(found, axis1=-2, axis2=-1))
+        scale = deviations[..., :, None] * deviations[..., None, :]
+    off = float((np.abs(found - model.covariances) / scale).max())
+    if off > (1e-6 if all(working_dtype(a.dtype) == np.float64 for a in arrays) else 1e-3):
+        raise InputError(
+            "covariances_ and precisions_cholesky_ were both assigned, and they disagree by "
+            f"{off:.1g} of the variances. Assign one of them; the other follows."
+        )
 
 
 def _frozen(array: Array, dtype: np.dtype, where: str | None) -> Array:

@@ -22,6 +22,7 @@ import numpy as np
 from fastgmm import covariance
 from fastgmm.arrays import Array, as_given, cast, home, is_tensor, like, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
+from fastgmm.budget import check_result
 from fastgmm.checks import check_finite
 from fastgmm.errors import InputError
 from fastgmm.given import from_parameters, numbers
@@ -46,10 +47,16 @@ def _model(
     return from_parameters(weights, means, structure, factors=precisions_cholesky)[0]
 
 
-def _prepare(x: Any, model: MixtureModel, device: str) -> tuple[Backend, Any, Array]:
+def _prepare(
+    x: Any, model: MixtureModel, device: str, *, wide: bool = False
+) -> tuple[Backend, Any, Array]:
+    """A backend, the model and the rows as it takes them; ``wide`` results have K columns."""
     rows = numbers(x, "x")
     if rows.ndim != 2 or rows.shape[1] != model.n_features:
         raise InputError(f"x must have shape (N, {model.n_features}); got {tuple(rows.shape)}.")
+    if wide and home(rows) in (None, "cpu"):
+        size = working_dtype(rows.dtype).itemsize
+        check_result(len(rows), model.n_components, size, writes=False)
     backend, _ = choose(device, home(rows))
     rows = backend.rows(rows)
     if not backend.all_finite(rows):
@@ -132,7 +139,7 @@ def log_prob(
     Raises
     ------
     InputError
-        If a shape or value does not fit.
+        If a shape or value does not fit, or the result would be larger than the memory.
 
     Examples
     --------
@@ -145,7 +152,7 @@ def log_prob(
         return _on_tensors("log_prob", x, *given)
     equal = np.ones(np.shape(means)[:1])
     model = _model(equal / max(equal.size, 1), *given).unweighted()
-    backend, prepared, rows = _prepare(x, model, device)
+    backend, prepared, rows = _prepare(x, model, device, wide=True)
     return as_given(backend.weighted_log_prob(prepared, rows), x)
 
 
@@ -242,12 +249,17 @@ def responsibilities(
     -------
     resp : array of shape (N, K)
         Rows sum to 1, however far a row is from every component.
+
+    Raises
+    ------
+    InputError
+        If a shape or value does not fit, or the result would be larger than the memory.
     """
     given = weights, means, precisions_cholesky, covariance_type
     if _differentiable(x, *given, device):
         return _on_tensors("responsibilities", x, *given)
     model = _model(*given)
-    backend, prepared, rows = _prepare(x, model, device)
+    backend, prepared, rows = _prepare(x, model, device, wide=True)
     return as_given(backend.responsibilities(prepared, rows), x)
 
 

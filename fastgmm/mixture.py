@@ -81,9 +81,9 @@ class GaussianMixture(MixtureStreaming):
     covariances_, precisions_, precisions_cholesky_ : array
         (K, D, D) if full, (D, D) if tied, (K, D) if diag, (K,) if spherical, (D,) if tied_diag,
         () if tied_spherical. Of the dtype, kind and device of the data. To change parameters by
-        hand assign new arrays to ``weights_``, ``means_`` and ``precisions_cholesky_``, which need
-        no fit: the next call takes them, and the other two follow. What is shown is read-only, or a
-        copy where it is a tensor.
+        hand assign new arrays to ``weights_``, ``means_`` and either ``covariances_`` or
+        ``precisions_cholesky_``, which need no fit: the next call takes them, and the others
+        follow. What is shown is read-only, or a copy where it is a tensor.
     converged_ : bool
     n_iter_ : int
     lower_bound_ : float

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["GMM", "MLP"]
 
 _STRUCTURES = {"full": "full", "diagonal": "diag", "spherical": "spherical"}
+_TIED = {"tied": "full", "tied_diag": "diagonal", "tied_spherical": "spherical"}
 # What a GMM passes on to its network.
 _NETWORK = {"hidden_features", "activation", "normalize", "bias", "device", "dtype"}
 
@@ -74,6 +75,7 @@ class GMM(nn.Module):
     components : int
         Number of components K.
     covariance_type : {"full", "diagonal", "spherical"}
+        The estimator's "diag", "tied", "tied_diag" and "tied_spherical" will do as well.
     tied : bool
         Whether all components share one covariance.
     epsilon : float
@@ -132,6 +134,10 @@ class GMM(nn.Module):
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise InputError(f"{name} must be an integer of at least {least}; got {value!r}.")
+        if covariance_type in _TIED:
+            tied, covariance_type = True, _TIED[covariance_type]
+        elif covariance_type == "diag":
+            covariance_type = "diagonal"
         if covariance_type not in _STRUCTURES:
             names = ", ".join(map(repr, _STRUCTURES))
             raise InputError(f"covariance_type must be one of {names}; got {covariance_type!r}.")
@@ -247,7 +253,7 @@ class GMM(nn.Module):
         ----------
         x : Tensor of shape (N, D)
             More rows than components.
-        strategy : {"random", "kmeans", "kmeans++"}
+        strategy : {"random", "kmeans", "kmeans++", "k-means++"}
             Centres are random rows, or k-means++ picks them, or Lloyd's algorithm moves those.
         iterations : int
             Of Lloyd's algorithm.
@@ -337,27 +343,21 @@ class GMM(nn.Module):
                 f"{tuple(mixture.batch_shape)}."
             )
         structure = mixture.covariance_type
-        tied = structure.startswith("tied")
-        names = {value: key for key, value in _STRUCTURES.items()} | {"tied": "full"}
-        kind = names[structure.removeprefix("tied_")]
+        tied, full = structure in _TIED, structure in ("full", "tied")
         # Products square the condition number: in float64, and eigenvalues by the factors.
         with torch.no_grad():
             wide = mixture.to("cpu", torch.float64)
             covariances = wide.covariances[: 1 if tied else None].numpy()
-            sizes = torch.linalg.svdvals(wide.scale.tril()) if kind == "full" else wide.scale
+            sizes = torch.linalg.svdvals(wide.scale.tril()) if full else wide.scale
         n_components, n_features = mixture.means.shape
         epsilon = min(epsilon, 0.5 * float(sizes.min()) ** 2)
-        if kind == "full" and bool((sizes[..., -1] < 1e-6 * sizes[..., 0]).any()):
+        if full and bool((sizes[..., -1] < 1e-6 * sizes[..., 0]).any()):
             # The difference below would have too few digits left of the smallest eigenvalue.
             epsilon, lower = 0.0, wide.scale.tril().numpy().reshape(-1, n_features, n_features)
         else:
             lower = np.linalg.cholesky(covariances - epsilon * np.eye(n_features))
         module = cls(
-            n_features,
-            components=n_components,
-            covariance_type=kind,
-            tied=tied,
-            epsilon=epsilon,
+            n_features, components=n_components, covariance_type=structure, epsilon=epsilon
         ).to(mixture.means)
         logits, means = (t.detach().numpy() for t in (wide.logits, wide.means))
         module._assign(logits, means, lower)

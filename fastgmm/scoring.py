@@ -114,17 +114,22 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         log_likelihood : float
             In nats per row.
         """
+        return self._mean_score(X, sample_weight)[0]
+
+    def _mean_score(self, X: Any, sample_weight: Any) -> tuple[float, float]:
+        """Mean log-likelihood of the rows, and their number, as their weights count them."""
         if is_stream(X):
             check_is_fitted(self, "means_")
-            return log_likelihood(self, X, sample_weight).mean
+            tally = log_likelihood(self, X, sample_weight)
+            return tally.mean, tally.count
         scores = self.score_samples(X)
         if sample_weight is None:
-            return float(scores.mean())
-        share = check_weights(sample_weight, len(scores))
-        share /= share.max()
-        used = share > 0
+            return float(scores.mean(dtype=namespace(scores).float64)), len(scores)
+        weight = check_weights(sample_weight, len(scores))
+        used = weight > 0
+        share = weight[used] / weight.max()
         numbers = to_numpy(scores)[used].astype(np.float64)
-        return float(np.average(numbers, weights=share[used]))
+        return float(np.average(numbers, weights=share)), float(weight.sum())
 
     def predict(self, X: Any, *, out: PathLike | None = None) -> Any:
         """Number of the most probable component of each row.
@@ -209,12 +214,12 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         )
 
     def sample(
-        self, n_samples: int = 1, *, random_state: Any = None, shuffle: bool = True
+        self, n_samples: int = 1, *, random_state: Any = None, shuffle: bool = False
     ) -> tuple[Array, Array]:
         """Draw random rows.
 
-        Rows come in random order, so that any part of them is a sample too; scikit-learn groups
-        them by component, which ``shuffle=False`` gives.
+        Rows come grouped by component, as in scikit-learn; in random order any part of them is a
+        sample too, which ``shuffle=True`` gives.
 
         Parameters
         ----------
@@ -263,41 +268,37 @@ class MixtureScoring(DensityMixin, BaseEstimator):
     # scikit-learn's private name, which user code has come to call.
     _n_parameters = n_parameters
 
-    def bic(self, X: Any) -> float:
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Bayesian information criterion: -2 log-likelihood + n_parameters log N.
 
         Parameters
         ----------
         X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
-            Where a source has weights N is their sum: an integer weight counts as so many rows.
+        sample_weight : array-like of shape (N,), optional
+            N is their sum, and so it is where a source has weights: an integer weight counts as so
+            many rows.
 
         Returns
         -------
         bic : float
             The lower the better (Schwarz, 1978).
         """
-        total, n_rows = self._total_score(X)
-        return -2 * total + self.n_parameters() * math.log(n_rows)
+        mean, count = self._mean_score(X, sample_weight)
+        return -2 * mean * count + self.n_parameters() * math.log(count)
 
-    def aic(self, X: Any) -> float:
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike information criterion: -2 log-likelihood + 2 n_parameters.
 
         Parameters
         ----------
-        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`bic`
+        X : array-like of shape (N, D), or rows that are not in memory, as in :meth:`fit`
+        sample_weight : array-like of shape (N,), optional
+            As in :meth:`bic`.
 
         Returns
         -------
         aic : float
             The lower the better (Akaike, 1974).
         """
-        return -2 * self._total_score(X)[0] + 2 * self.n_parameters()
-
-    def _total_score(self, X: Any) -> tuple[float, float]:
-        """Sum of the rows' log-likelihoods, and their number, as their weights count them."""
-        if is_stream(X):
-            check_is_fitted(self, "means_")
-            tally = log_likelihood(self, X, None)
-            return tally.mean * tally.count, tally.count
-        scores = self.score_samples(X)
-        return float(scores.sum(dtype=namespace(scores).float64)), len(scores)
+        mean, count = self._mean_score(X, sample_weight)
+        return -2 * mean * count + 2 * self.n_parameters()

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import oracle
 from fastgmm import functional, threads
+from fastgmm.arrays import to_numpy, to_tensor
 from helpers import (
     assert_close,
     assert_same_bits,
@@ -176,11 +177,14 @@ def counts_sum_to_weights(structure, device, dtype):
     assert_close(np.sum(model.weights_, dtype=np.float64), 1.0, rtol)
     resp = start.responsibilities(x)
     assert_close(model.weights_, weight @ resp / weight.sum(), 10 * rtol)
+    home, device = (None, device) if isinstance(device, str) else device
+    parameters = (start.weights, start.means, start.precisions_cholesky(), structure)
     statistics = functional.sufficient_statistics(
-        x, start.weights, start.means, start.precisions_cholesky(), structure, weight
+        x if home is None else to_tensor(x, home), *parameters, weight, device=device
     )
-    assert_close(np.sum(statistics.counts), weight.sum(), rtol)
-    assert statistics.counts.dtype == np.float64
+    counts = to_numpy(statistics.counts)
+    assert_close(np.sum(counts), weight.sum(), rtol)
+    assert counts.dtype == np.float64
 
 
 def density_integrates_to_one(structure, device, dtype):

@@ -35,6 +35,13 @@ def rows(n=200, d=3, dtype=np.float64, seed=0):
     return (rng.standard_normal((n, d)) + 5.0 * rng.integers(3, size=(n, 1))).astype(dtype)
 
 
+def mixture_and_rows(structure, k=3, d=2, n=200, separation=3.0):
+    """A mixture, and rows drawn from it."""
+    rng = np.random.default_rng(8)
+    mixture = oracle.random_mixture(rng, structure, k, d, separation=separation)
+    return mixture, mixture.sample(rng, n)[0]
+
+
 def problem(structure, dtype, *, n=240, k=3, d=3, separation=1.5, salt=0):
     """Rows from a mixture with overlap, and a start that is not their truth."""
     rng = generator(structure, salt)

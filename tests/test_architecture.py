@@ -2,13 +2,18 @@
 
 import ast
 import os
+import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
+
+import fastgmm
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP = {"selection", "io", "plot", "cli", "nn", "distributions"}
@@ -190,6 +195,35 @@ print([name for name in {HEAVY} if name in set(sys.modules) - before])
 print([name for name in {HEAVY[:4]} if name in sys.modules])
 """
     assert python(code).split("\n")[:2] == ["[]", "[]"]
+
+
+def test_modules_are_there_without_an_import_of_their_own():
+    code = """
+import fastgmm, sys
+print("torch" in sys.modules or "fastgmm.plot" in sys.modules)
+print(fastgmm.plot.plot_components.__name__, fastgmm.io.load.__name__)
+print({"autograd", "distributions", "functional", "nn", "plot"} <= set(dir(fastgmm)))
+"""
+    assert python(code).split() == ["False", "plot_components", "load", "True"]
+    # The rest load torch.
+    assert all(f"fastgmm.{name}" in SOURCES for name in fastgmm._LAZY)
+
+
+def test_what_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [project["optional-dependencies"][e] for e in ("torch", "plot", "parquet", "dask")]
+    core, optional = (
+        {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines}
+        for lines in (project["dependencies"], chain(*extras))
+    )
+    others = {"PIL": "pillow", "sklearn": "scikit_learn", "triton": "torch"}
+    for name in SOURCES:
+        for target, lazy in imports(name):
+            root = target.partition(".")[0]
+            if root not in {"fastgmm", "fastgmm_kernels", *sys.stdlib_module_names}:
+                # Without torch no module that begins with its import is loaded.
+                wanted = core | optional if lazy or root in {"torch", "triton"} else core
+                assert others.get(root, root) in wanted, (name, root)
 
 
 def test_import_prints_and_warns_nothing():

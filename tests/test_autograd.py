@@ -302,6 +302,7 @@ def test_operators_keep_their_promises():
         (ops.few_log_prob, (x, c, m, f, True)),
         (ops.few_backward, (ones, x, c, m, f)),
         (ops.colour, (labels, x.detach(), m.detach(), f.detach())),
+        (ops.nearest, (labels == 0, *(t.detach() for t in (x, c, m, f)))),
     ):
         found = torch.library.opcheck(
             operator,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import fastgmm  # noqa: E402
 import torch_problems as problems  # noqa: E402
-from fastgmm.autograd import mixture_log_prob, responsibilities  # noqa: E402
+from fastgmm.autograd import (  # noqa: E402
+    log_responsibilities,
+    mixture_log_prob,
+    responsibilities,
+)
+from fastgmm.distributions import GaussianMixture  # noqa: E402
 
 
 @pytest.fixture(params=problems.STRUCTURES)
@@ -48,6 +55,40 @@ def test_a_row_out_of_reach_is_minus_infinity_without_gradients(rows):
     assert torch.allclose(resp.sum(-1), torch.ones(rows))
     for gradient in torch.autograd.grad(resp.square().sum(), inputs):
         assert torch.isfinite(gradient).all()
+    (gradient,) = torch.autograd.grad(responsibilities(*inputs, "diag")[0, 0], inputs[0])
+    assert (gradient[0] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_out_of_reach_belong_to_whom_the_estimator_gives_them(structure, dtype):
+    log_weights, means, scale = (
+        t.detach() for t in problems.parameters(structure, batch=(2,), k=4, spread=3)[1:]
+    )
+    log_weights[:, 0] = -math.inf
+    log_weights -= log_weights.logsumexp(-1, keepdim=True)
+    x = torch.zeros(2, 9, 2, dtype=dtype)
+    x[0, 0], x[0, 1], x[1, 2] = 1e30, torch.tensor([-3e19, 1e20]), torch.tensor([2e38, -3e38])
+    if dtype == torch.float64:
+        x *= 1e260
+    given = (log_weights, means, scale)
+    resp = responsibilities(x, *(t.to(dtype) for t in given), structure)
+    log_resp = torch.func.vmap(partial(log_responsibilities, covariance_type=structure))
+    mapped = log_resp(x, *(t.to(dtype) for t in given))
+    torch.testing.assert_close(mapped.exp(), resp)
+    for b in range(2):
+        spread = scale[b] @ scale[b].mT if structure in ("full", "tied") else scale[b] ** 2
+        model = fastgmm.GaussianMixture.from_parameters(
+            log_weights[b].exp(), means[b], spread, covariance_type=structure
+        )
+        torch.testing.assert_close(resp[b], model.predict_proba(x[b]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_component_without_weight_gets_no_row_however_far():
+    mixture = GaussianMixture(
+        torch.tensor([0.0, 1.0]), torch.tensor([[0.0], [4.0]]), variances=torch.ones(2, 1)
+    )
+    far = torch.tensor([[1e20], [-1e20]])
+    assert mixture.posterior(far).probs.tolist() == [[0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("n", [5, 40], ids=["few rows", "tiles"])

@@ -243,11 +243,20 @@ def test_wrong_usage_is_one_line_and_code_2(folder, capsys, line, pattern):
     assert pattern in err
 
 
-def test_nan_is_named_by_its_place(folder, rows, capsys):
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("nan.npy", "row 17, column 1"),
+        ("nan.csv", "row 17, column 1 .'girth'."),
+        ("nan.csv --columns girth,height", "row 17, column 0 .'girth'."),
+    ],
+)
+def test_nan_is_named_by_its_place(folder, rows, capsys, line, pattern):
     broken = rows.copy()
     broken[17, 1] = np.nan
     np.save("nan.npy", broken)
-    fails(capsys, "fit nan.npy -k 2 -q", "NaN")
+    np.savetxt("nan.csv", broken, delimiter=",", header="height,girth", comments="")
+    fails(capsys, f"fit {line} -k 2 -q", f"NaN.*{pattern}")
 
 
 @pytest.mark.parametrize(

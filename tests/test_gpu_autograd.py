@@ -198,6 +198,7 @@ def test_a_row_out_of_reach_is_minus_infinity_without_gradients(where, structure
     for gradient in torch.autograd.grad(out.nan_to_num().sum(), inputs):
         assert torch.isfinite(gradient).all()
     resp = responsibilities(*inputs, structure)
+    assert resp[0].max() == 1
     for gradient in torch.autograd.grad(resp.square().sum(), inputs):
         assert torch.isfinite(gradient).all()
 

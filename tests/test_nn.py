@@ -295,6 +295,25 @@ def test_repr():
     assert "(hyper): MLP(" in repr(GMM(2, context=3))
 
 
+@pytest.mark.parametrize("name", problems.STRUCTURES)
+def test_names_of_the_estimator_will_do(name):
+    x, _ = blobs()
+    plain = GMM(
+        2,
+        components=3,
+        covariance_type={"diag": "diagonal", "tied": "full"}.get(
+            name.removeprefix("tied_"), name.removeprefix("tied_")
+        ),
+        tied=name.startswith("tied"),
+    )
+    module = GMM(2, components=3, covariance_type=name)
+    assert repr(module) == repr(plain)
+    assert module().covariance_type == name
+    module.initialize(x, "k-means++", seed=1)
+    plain.initialize(x, "kmeans++", seed=1)
+    assert all(map(torch.equal, module.phi, plain.phi))
+
+
 def test_epsilon_keeps_collapsed_components_apart_from_zero():
     module = GMM(2, components=2, covariance_type="spherical", epsilon=1e-4)
     with torch.no_grad():
@@ -335,7 +354,7 @@ def test_it_compiles():
         ({"features": 0}, "features must be an integer of at least 1"),
         ({"features": 2, "components": 2.5}, "components"),
         ({"features": 2, "context": -1}, "context"),
-        ({"features": 2, "covariance_type": "diag"}, "'full', 'diagonal', 'spherical'"),
+        ({"features": 2, "covariance_type": "tied_full"}, "'full', 'diagonal', 'spherical'"),
         ({"features": 2, "epsilon": -1.0}, "epsilon"),
         ({"features": 2, "hiden_features": (3,)}, "hiden_features"),
         ({"features": 2, "context": 3, "in_features": 3}, "in_features"),

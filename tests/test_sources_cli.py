@@ -13,8 +13,10 @@ import pytest
 import fastgmm
 import helpers
 import streams
+from fastgmm import cli
 from fastgmm.backends.cpu import CPUBackend
 from fastgmm.cli import main
+from fastgmm.errors import InputError
 
 ARGUMENTS = ("-k", "3", "--seed", "0", "--max-iter", "5", "--tol", "0", "-q", "--json")
 
@@ -84,6 +86,22 @@ def test_torchrun_runs_it_unchanged(model, tmp_path):
     assert told[0]["lower_bound"] == pytest.approx(model.lower_bound_, rel=1e-10)
     loaded = fastgmm.load(tmp_path / "m.safetensors")
     np.testing.assert_allclose(loaded.means_, model.means_, atol=1e-9)
+
+
+@pytest.mark.parametrize(("device", "taken"), [("cuda", [1]), ("cuda:0", []), ("cpu", [])])
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(device, taken, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    seen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: None)
+    monkeypatch.setattr(cli.atexit, "register", lambda _: None)
+    monkeypatch.setattr(cli, "shard", lambda _: (_ for _ in ()).throw(InputError("as far as here")))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    data = streams.npy(streams.rows(), tmp_path)
+    assert main(["fit", str(data), "--device", device, *ARGUMENTS]) == 1
+    assert seen == taken
 
 
 def call(capsys, *arguments):

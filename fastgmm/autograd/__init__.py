@@ -189,24 +189,22 @@ def log_responsibilities(
     Returns
     -------
     log_resp : Tensor of shape (..., N, K)
-        A row so far away that every log-density overflows belongs to all components alike.
+        A row so far away that every log-density overflows belongs to the nearest component that
+        has weight, and has no gradient.
 
     Raises
     ------
     InputError
     """
-    joint = component_log_prob(
-        x,
-        log_weights,
-        means,
-        factors,
-        covariance_type,
-        parameterisation=parameterisation,
-        validate=validate,
-    )
+    found = _mixtures(x, log_weights, means, factors, covariance_type, parameterisation)
+    joint = ops.component_log_prob(found.x, found.constants, found.means, found.factors, validate)
     # The difference of two infinities would be NaN, and so would its gradient.
-    lost = torch.isneginf(joint).all(-1, keepdim=True)
-    return joint.masked_fill(lost, 0.0).log_softmax(-1)
+    lost = torch.isneginf(joint).all(-1)
+    owner = ops.nearest(lost, *(tensor.detach() for tensor in found[:4]))
+    others = torch.arange(joint.shape[-1], device=joint.device) != owner[..., None]
+    settled = torch.zeros_like(joint).masked_fill(others, -torch.inf)
+    out = torch.where(lost[..., None], settled, joint).log_softmax(-1)
+    return out.reshape(*found.batch_shape, x.shape[-2], means.shape[-2])
 
 
 def responsibilities(

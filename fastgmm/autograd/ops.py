@@ -42,6 +42,36 @@ def component_log_prob(
     return engine_for(x).per_component(x, constants, means, factors, validate)
 
 
+@custom_op("fastgmm::nearest", mutates_args=())
+def nearest(lost: Tensor, x: Tensor, constants: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    """Component to which rows belong where ``lost`` (B, N) says that all lp_k are -inf, (B, N).
+
+    As :func:`fastgmm.backends.base.settle_unreachable` has it: that at the least scaled distance,
+    and of those at equal ones the one of the largest constant. What others get has no meaning.
+    """
+    labels = constants.argmax(-1, keepdim=True).repeat(1, x.shape[1])
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        # A CUDA graph cannot look for them: the heaviest component gets them all.
+        return labels
+    mixtures, rows = lost.any(1).nonzero()[:, 0], lost.any(0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return labels
+    # Squares of float32 do not overflow in float64, and those of float64 not in other units.
+    unit = 2.0**-600 if x.dtype == torch.float64 else 1.0
+    heights = constants[mixtures].double()
+    distances = engine_for(x).per_component(
+        unit * x[mixtures][:, rows].double(),
+        torch.where(heights == -torch.inf, heights, 0.0),
+        unit * means[mixtures].double(),
+        factors[mixtures].double(),
+        False,
+    )
+    beaten = distances < distances.amax(-1, keepdim=True)
+    found = heights[:, None].expand_as(beaten).masked_fill(beaten, -torch.inf).argmax(-1)
+    labels[mixtures[:, None], rows] = found
+    return labels
+
+
 @custom_op("fastgmm::log_prob_backward", mutates_args=())
 def log_prob_backward(
     upstream: Tensor,
@@ -108,6 +138,11 @@ def _(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bo
 @component_log_prob.register_fake
 def _(x: Tensor, constants: Tensor, means: Tensor, factors: Tensor, validate: bool) -> Tensor:
     return x.new_empty((*x.shape[:2], means.shape[1]))
+
+
+@nearest.register_fake
+def _(lost: Tensor, x: Tensor, constants: Tensor, means: Tensor, factors: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:2], dtype=torch.int64)
 
 
 @log_prob_backward.register_fake
@@ -215,6 +250,7 @@ def _map(operator: Callable[..., Any], n_tensors: int) -> Callable[..., Any]:
 for _operator in (mixture_log_prob, component_log_prob):
     _operator.register_autograd(_backward, setup_context=_save)
     _operator.register_vmap(_map(_operator, 4))
+nearest.register_vmap(_map(nearest, 5))
 log_prob_backward.register_autograd(_double_backward, setup_context=_save_all)
 log_prob_backward.register_vmap(_map(log_prob_backward, 5))
 few_log_prob.register_autograd(_few_backward, setup_context=_save)

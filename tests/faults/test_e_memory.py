@@ -14,7 +14,7 @@ from processes import run_python
 import fastgmm
 import helpers
 import oracle
-from fastgmm import budget
+from fastgmm import budget, functional
 from fastgmm.errors import InputError
 from fastgmm.sources import ArraySource, batches
 
@@ -328,6 +328,23 @@ def test_case_51_results_beyond_the_memory_are_refused(name, place, tmp_path, mo
     assert getattr(model, name)(x[:900]).shape == (900, 5)
     written = getattr(model, name)(given[place], out=tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load(written), expected)
+
+
+@pytest.mark.parametrize("on", [np.asarray, "torch"])
+def test_case_51_so_are_those_of_functions(on, monkeypatch):
+    on = pytest.importorskip("torch").tensor if on == "torch" else on
+    mixture = oracle.random_mixture(np.random.default_rng(0), "diag", 5, 4)
+    means, factors = mixture.means, mixture.precisions_cholesky()
+    monkeypatch.setattr(budget, "memory_bytes", lambda: 39_999)
+    monkeypatch.setattr(budget, "_ALWAYS", 1000)
+    x = on(rows(1000))
+    for call in (
+        lambda x: functional.log_prob(x, means, factors, "diag"),
+        lambda x: functional.responsibilities(x, mixture.weights, means, factors, "diag"),
+    ):
+        with pytest.raises(InputError, match=r"\(1000, 5\).*Pass fewer rows at a time"):
+            call(x)
+        assert call(x[:900]).shape == (900, 5)
 
 
 def test_case_51_results_of_arrays_are_written_part_by_part(tmp_path, monkeypatch):
