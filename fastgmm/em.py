@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastgmm.arrays import Array, is_tensor, read, to_numpy, working_dtype
+from fastgmm.arrays import Array, home, is_tensor, read, to_numpy, working_dtype
 from fastgmm.backends import Backend, choose
 from fastgmm.errors import NotFiniteError
 from fastgmm.jitter import mended
@@ -320,6 +320,7 @@ def fit(
     if structure.tied and row_scatter is None:
         row_scatter = scatter(source, model.means.mean(axis=0), structure.family, backend)
     dtype = working_dtype(source.dtype)
+    where = f"{dtype} on {home(model.means) or 'cpu'}"
     advice = f"Increase reg_covar (now {reg_covar:g}) or reduce n_components"
     advice += ", or pass float64." if dtype == np.float32 else "."
     bounds = list(so_far)
@@ -356,7 +357,7 @@ def fit(
                 statistics = within_scatter(source, model, backend, statistics)
             after = maximise(statistics, model, row_scatter, reg_covar)
             (sound,) = read(after.sound())
-        counts, context = statistics.counts, f"M-step, iteration {iteration}"
+        counts, context = statistics.counts, f"M-step, iteration {iteration} ({where})"
         # To kernels, which order no NaN, such rows and means are far away.
         lost = vacant == model.n_components and not _finite(model.means)
         if math.isnan(total) or lost or not (sound or _finite(after.covariances)):

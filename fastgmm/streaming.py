@@ -106,7 +106,7 @@ class MixtureStreaming(MixtureSettings):
 
     def _steps(self, X: Any, sample_weight: Any) -> Iterator[tuple[ArraySource, int]]:
         """The rows of each step, all of an array or a chunk of a stream, and where they begin."""
-        if hasattr(self, "precisions_cholesky_"):
+        if hasattr(self, "means_"):
             self._current_model()  # which takes up what was set by hand
         fitted = hasattr(self, "_model")
         if not is_stream(X):
