@@ -8,7 +8,20 @@ in float32, all else but float32 in float64.
 
 ``log_prob``, ``score_samples`` and ``responsibilities`` carry gradients where a tensor requires
 them, and take leading dimensions of many mixtures: then all arguments are tensors and ``device``
-is "auto". ``predict`` and ``sufficient_statistics`` give what no gradient flows through.
+is "auto". What the others give no gradient flows through.
+
+EM of one's own, in parts that add:
+
+>>> import numpy as np
+>>> from fastgmm import functional
+>>> x = np.random.default_rng(0).normal(size=(1000, 2)) * [4.0, 1.0]
+>>> mixture = [0.5, 0.5], x[:2], functional.precisions_cholesky([[1.0, 1.0]] * 2, "diag")
+>>> for _ in range(10):
+...     parts = (functional.sufficient_statistics(p, *mixture, "diag") for p in np.split(x, 4))
+...     statistics = sum(parts, next(parts))
+...     mixture = functional.m_step(statistics, *mixture, "diag")
+>>> mixture[0].sum().round(6)
+np.float64(1.0)
 """
 
 from __future__ import annotations
@@ -29,12 +42,18 @@ from fastgmm.given import from_parameters, numbers
 from fastgmm.model import MixtureModel
 from fastgmm.sources import ArraySource
 from fastgmm.statistics import SufficientStatistics
+from fastgmm.steps import covariances, m_step, precisions_cholesky, row_scatter, sample
 from fastgmm.tensors import detached
 
 __all__ = [
+    "covariances",
     "log_prob",
+    "m_step",
+    "precisions_cholesky",
     "predict",
     "responsibilities",
+    "row_scatter",
+    "sample",
     "score_samples",
     "sufficient_statistics",
 ]

@@ -18,9 +18,14 @@ OURS = fastgmm.GaussianMixture
 NAMES = {
     "fastgmm": {"GaussianMixture", "__version__", "em", "functional", "load"},
     "fastgmm.functional": {
+        "covariances",
         "log_prob",
+        "m_step",
+        "precisions_cholesky",
         "predict",
         "responsibilities",
+        "row_scatter",
+        "sample",
         "score_samples",
         "sufficient_statistics",
     },
