@@ -223,7 +223,8 @@ class ChunkPass:
     ) -> None:
         """Largest log-probability, sum of exponentials and label of every row.
 
-        ``lp`` (n, K) takes the log-probabilities. ``order`` is the rows' numbers by label and
+        ``lp`` (n, K) takes the log-probabilities; with whole tiles of rows it is written in
+        vectors, whatever n. ``order`` is the rows' numbers by label and
         those labels; then components out of reach are left out.
         """
         p, n = self.parameters, x.shape[-2]
@@ -281,7 +282,7 @@ class ChunkPass:
         p, n, lp, active = self.parameters, len(x), self._lp, self._active
         if lp is None or active is None:
             raise TypeError("this pass was made without lines")
-        self.expect(x, lp.T[:n], order, weight)
+        self.expect(x, lp.T[: up(n, self._unit)], order, weight)
         norm = self.target.empty((n,), p.dtype)
         self.finish(norm)
         padded = up(n, kernels.TILE)
@@ -329,7 +330,7 @@ class ChunkPass:
             lp.zero_()
             lp[:, : p.n_components, :n] = upstream.mT
             return lp
-        self.expect(x, lp.mT[:, :n])
+        self.expect(x, lp.mT[:, : up(n, self._unit)])
         kernels.respond(
             lp.mT[:, : up(n, kernels.TILE)], self._top[0], self._total[0], n, p.n_components,
             moments=(None, upstream, None, None), launch=self._respond,

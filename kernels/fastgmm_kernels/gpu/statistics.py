@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .tile import block_of, mixture_strides
 
 # Rows of the tiles for which it is known whether they say anything of a component.
@@ -54,7 +55,7 @@ def _share(
     return r
 
 
-@triton.jit
+@kernel
 def _moments_full(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_second,
     n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk, s_zb, n_own, n_idle,
@@ -99,7 +100,7 @@ def _moments_full(
         tl.store(p_out, tl.load(p_out) + sums.to(tl.float64))
 
 
-@triton.jit
+@kernel
 def _moments_diag(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_count, p_first, p_second,
     n_rows, n_components, n_tiles, per_split, flush, width, s_zn, s_zd, s_rk, s_zb, n_groups,
