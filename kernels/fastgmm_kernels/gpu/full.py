@@ -192,8 +192,8 @@ def expect_full(
     begin, weight = (None, None) if skip is None else skip
     _expect_full[grid](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
-        n_rows, lines_of(lp), n_components, per_group, parameters.tallest, *z.stride()[-2:], top.stride(0),
-        *lp_strides, *own,
+        n_rows, lines_of(lp), n_components, per_group, parameters.tallest,
+        *z.stride()[-2:], top.stride(0), *lp_strides, *own,
         skip is not None, launch.early, precision,
         width, launch.rows, block_of(width, launch.features),
         num_warps=launch.warps, num_stages=launch.stages,

@@ -113,10 +113,10 @@ def _expect_product(
                     y = _rows(p_z, o_n, d + o_d, s_z)
                     m = _columns(p_mean, d + o_d, o_k, n_padded)
                     q -= 2 * tl.dot(y, m, input_precision=PRECISION, out_dtype=dtype)
-            both = square[:, None] + square_k[None, :]
-            exact = (both <= RATIO * q) & (both < float("inf"))
-            wrong = tl.max((m_n[:, None] & m_own & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
-            k = first_of(wrong > 0, o_k)
+            exact = RATIO * q - square[:, None] >= square_k[None, :]
+            wrong = tl.max((m_n[:, None] & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
+            wrong = ((wrong > 0) | (square_k == float("inf"))) & (o_k < n_components)
+            k = first_of(wrong, o_k)
             while k < n_padded:
                 q_k = tl.zeros((B_N,), dtype)
                 for d in range(0, D, B_D):
@@ -124,7 +124,7 @@ def _expect_product(
                     y = _rows(p_z, o_n, d + o_d, s_z) - m_d[None, :]
                     q_k += tl.sum(y * y, axis=1)
                 q = tl.where((o_k == k)[None, :], q_k[:, None], q)
-                k = first_of((wrong > 0) & (o_k > k), o_k)
+                k = first_of(wrong & (o_k > k), o_k)
             constant = tl.load(p_constant + o_k, mask=m_k, other=float("-inf"))
             lp = constant[None, :] - factor[None, :] * q
             lp = tl.where(lp == lp, lp, float("-inf"))

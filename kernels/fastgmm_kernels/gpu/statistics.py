@@ -57,7 +57,7 @@ def _share(
 
 @kernel
 def _moments_full(
-    p_z, p_resp, p_label, p_weight, p_active, p_about, p_second,
+    p_z, p_resp, p_label, p_weight, p_active, p_about, p_count, p_first, p_second,
     n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk, s_zb, n_own, n_idle,
     LABELS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, TILE: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
@@ -83,6 +83,8 @@ def _moments_full(
     t_0 = tl.program_id(2) * per_split
     t_1 = tl.minimum(t_0 + per_split, n_tiles)
     for start in range(t_0, t_1, flush):
+        count = tl.zeros((B_N,), dtype)
+        first = tl.zeros((B_N, B_D), dtype)
         sums = tl.zeros((B_D, B_D), dtype)
         for t in range(start, tl.minimum(start + flush, t_1)):
             alive = True
@@ -92,12 +94,21 @@ def _moments_full(
             if alive:
                 o_n = tl.cast(t, tl.int64) * B_N + tl.arange(0, B_N)
                 r = _share(p_resp, p_label, p_weight, o_n, k, n_rows, s_rk, LABELS, dtype)
-                z_i = tl.load(p_z + o_n[None, :] * s_zn + o_i[:, None] * s_zd)  # (B_D, B_N)
-                z_j = tl.load(p_z + o_n[:, None] * s_zn + o_j[None, :] * s_zd)  # (B_N, B_D)
-                z_i = (z_i - a_i[:, None]) * r[None, :]
-                z_j -= a_j[None, :]
-                sums = tl.dot(z_i, z_j, sums, input_precision=PRECISION, out_dtype=dtype)
+                d_i = tl.load(p_z + o_n[:, None] * s_zn + o_i[None, :] * s_zd) - a_i[None, :]
+                d_j = d_i  # (B_N, B_D)
+                if D > B_D:
+                    d_j = tl.load(p_z + o_n[:, None] * s_zn + o_j[None, :] * s_zd) - a_j[None, :]
+                d_i *= r[:, None]
+                count += r
+                first += d_i
+                sums = tl.dot(tl.trans(d_i), d_j, sums, input_precision=PRECISION, out_dtype=dtype)
         tl.store(p_out, tl.load(p_out) + sums.to(tl.float64))
+        if j == 0:
+            p_f = p_first + slot * D + o_i
+            tl.store(p_f, tl.load(p_f) + tl.sum(first.to(tl.float64), axis=0))
+            if i == 0:
+                p_n = p_count + slot
+                tl.store(p_n, tl.load(p_n) + tl.sum(count.to(tl.float64), axis=0))
 
 
 @kernel
@@ -190,23 +201,24 @@ def moments(
     (s_zb,) = mixture_strides(many, z)
     n_own = n_padded // n_mixtures
     full, diag = launches
-    b_d = block_of(width, diag.features)
-    _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
-        *shared, count, first, second if second is not None and second.ndim == 3 else None,
-        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride()[-2:], s_rk,
-        s_zb, n_own // UNROLL if many else None,
-        second is not None and second.ndim == 3, by_label, skip, UNROLL, TILE, b_d,
-        num_warps=diag.warps, num_stages=diag.stages,
-    )  # fmt: skip
     if second is not None and second.ndim == 4:
         b_d = block_of(width, full.features)
         n_blocks = width // b_d
         share = TILE // full.rows
         _moments_full[(n_mixtures * n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
-            *shared, second,
+            *shared, count, first, second,
             n_rows, n_padded, n_tiles * share, per_split * share, full.flush * share,
             *z.stride()[-2:], s_rk, s_zb,
             *((n_components, n_own - n_components) if many else (None, None)),
             by_label, skip, precision, width, TILE, full.rows, b_d,
             num_warps=full.warps, num_stages=full.stages,
         )  # fmt: skip
+        return
+    b_d = block_of(width, diag.features)
+    _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
+        *shared, count, first, second,
+        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride()[-2:], s_rk,
+        s_zb, n_own // UNROLL if many else None,
+        second is not None, by_label, skip, UNROLL, TILE, b_d,
+        num_warps=diag.warps, num_stages=diag.stages,
+    )  # fmt: skip
