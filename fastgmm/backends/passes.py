@@ -332,7 +332,8 @@ class ChunkPass:
         """Where tiles of the last chunk said anything of components that are visited together."""
         if self._active is None:
             raise TypeError("this pass was made without lines")
-        active = self._active[: up(n, kernels.TILE) // kernels.TILE, None].to(torch.float32)
+        tiles, k = up(n, kernels.TILE) // kernels.TILE, self.parameters.n_components
+        active = self._active[:tiles, None, :k].to(torch.float32)
         together = 1 if self.parameters.family == "full" else kernels.UNROLL
         if self._product:
             whole = self.parameters.constants.shape[-1]

@@ -37,8 +37,8 @@ def _exponent(q, p_factor, DIAG: tl.constexpr):
 @triton.jit
 def _expect(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
-    n_rows, n_lines, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
     DIAG: tl.constexpr,
 ):  # fmt: skip
@@ -105,28 +105,28 @@ def _expect(
 @kernel
 def _expect_diag(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
-    n_rows, n_lines, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
-        p_lp, n_rows, n_lines, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, True,
+        p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+        s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, True,
     )  # fmt: skip
 
 
 @kernel
 def _expect_spherical(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
-    n_rows, n_lines, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
-        p_lp, n_rows, n_lines, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, False,
+        p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
+        s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, False,
     )  # fmt: skip
 
 
@@ -139,9 +139,9 @@ def _launch(kernel, z, n_rows, n_features, parameters, top, total, label, lp, sk
     begin, weight = (None, None) if skip is None else skip
     kernel[(n_rows_padded // launch.rows, n_groups, len(z) if many else 1)](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
-        n_rows, lines_of(lp), parameters.n_components, n_padded, n_features,
+        n_rows, parameters.n_components, n_padded, n_features,
         n_features if skip is None else min(launch.early, n_features), per_group,
-        parameters.tallest, z.stride(-1), top.stride(0), *lp_strides,
+        parameters.tallest, z.stride(-1), top.stride(0), lines_of(lp), *lp_strides,
         *mixture_strides(many, z, means, factors, constants, top[0], lp),
         skip is not None, UNROLL, launch.rows,
         num_warps=launch.warps, num_stages=launch.stages,

@@ -26,13 +26,13 @@ def _active(
     LABELS: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     """Whether a tile of rows says anything of components k to k + C - 1."""
-    i_t = tl.cast(t, tl.int64)
     if LABELS:
-        # Rows are in the order of their labels.
-        least = tl.load(p_label + i_t * B_N)
-        most = tl.load(p_label + tl.minimum((i_t + 1) * B_N, n_rows) - 1)
+        # Rows are in the order of their labels; those of a chunk are counted in 32 bits.
+        least = tl.load(p_label + t * B_N)
+        most = tl.load(p_label + tl.minimum((t + 1) * B_N, n_rows) - 1)
         found = (least < k + C) & (most >= k)
     else:
+        i_t = tl.cast(t, tl.int64)
         bits = tl.load(p_active + i_t * n_components + k)
         for c in tl.static_range(1, C):
             bits |= tl.load(p_active + i_t * n_components + k + c)
