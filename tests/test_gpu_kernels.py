@@ -342,3 +342,11 @@ def test_an_order_that_saves_too_little_is_given_up_for_a_while(
     # A pass without an order and one with it; then it is known. After the rest it is tried again.
     assert ordered == 2 * [True] + rests * [False] + (5 - rests) * [True]
     assert seen == ordered
+
+
+@pytest.mark.parametrize(
+    ("programs", "most", "splits"), [(32, 512, 8), (64, 3, 3), (192, 512, 4), (1024, 512, 1)]
+)
+def test_parts_of_the_rows_leave_little_of_a_device_idle(programs, most, splits):
+    """Of an H200 with two programs on each of its 132 multiprocessors."""
+    assert passes.splits_of(programs, 264, most) == splits
