@@ -118,6 +118,7 @@ def _describe(function, kernel, case):
         "case": case,
         "mixtures": any(strides.get(name) is not None for name in ("s_zb", "s_lb")),
         "constants": {name: value for name, value in constants.items() if value is not None},
+        "again": kernel.get("again", False),
         "warps": compiled.metadata.num_warps,
         "shared": compiled.metadata.shared,
         "wgmma": text.count("wgmma.mma_async"),
@@ -205,6 +206,13 @@ def compile_all(target_name, cases):
             continue
         backend.score_samples(prepared, x)
         backend.accumulate(prepared, x, None)
+        if kind == "fit":
+            # Another chunk, whose numbers of rows and tiles are not multiples of 16.
+            known = set(compiled)
+            backend.score_samples(prepared, x[:1111])
+            backend.accumulate(prepared, x[:1111], None)
+            for key in compiled.keys() - known:
+                compiled[key][1]["again"] = True
         backend.responsibilities(prepared, x)
         backend.predict(prepared, x)
         backend.kmeans_step(x, None, means)

@@ -84,6 +84,10 @@ def test_no_spills_and_shared_memory_within_the_limit(compiled, target):
     }  # fmt: skip
 
 
+def test_chunks_of_another_length_take_the_same_kernels(compiled):
+    assert [line for line in compiled("90") if line["again"]] == []
+
+
 def test_every_structure_and_precision_is_compiled(compiled):
     cases = {tuple(line["case"]) for line in compiled("90")}
     assert {case[0] for case in cases} >= {"full", "diag", "spherical", "tied", "tied_diag"}

@@ -21,7 +21,7 @@ if importlib.util.find_spec("triton") is None:
 
 from conftest import LAYOUTS  # noqa: E402
 from fastgmm.backends import gpu as gpu_backend  # noqa: E402
-from fastgmm.backends import launch, passes  # noqa: E402
+from fastgmm.backends import launch, ordering_gpu, passes  # noqa: E402
 from fastgmm.backends.gpu import GPUBackend  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("_unwritten_memory_is_nan")
@@ -316,3 +316,37 @@ def test_the_same_input_gives_the_same_bits(where, structure):
     one, other = (backend.accumulate(prepared, x, None) for _ in range(2))
     for name in ("counts", "first", "second", "log_likelihood"):
         np.testing.assert_array_equal(_numpy(getattr(one, name)), _numpy(getattr(other, name)))
+
+
+@pytest.mark.parametrize(("separation", "rests"), [(0.0, 3), (50.0, 0)], ids=["alike", "apart"])
+def test_an_order_that_saves_too_little_is_given_up_for_a_while(
+    where, small_chunks, monkeypatch, separation, rests
+):
+    small_chunks["least_rows"] = 512
+    monkeypatch.setattr(ordering_gpu, "REST", 3)
+    _, model, x, _ = _problem("full", np.float32, 512, 2, 2, separation)
+    backend = GPUBackend(where)
+    prepared, order = backend.prepare(model, x.dtype), backend.new_order()
+    seen, plain = [], passes.kernels.moments
+
+    def look(*args, skip, **kwargs):
+        seen.append(skip)
+        plain(*args, skip=skip, **kwargs)
+
+    monkeypatch.setattr(passes.kernels, "moments", look)
+    ordered = []
+    for _ in range(7):
+        backend.accumulate(prepared, x, None, None, order)
+        # Labels are kept for another pass; where all pairs matter none is looked at.
+        ordered.append(order.labels is not None)
+    # A pass without an order and one with it; then it is known. After the rest it is tried again.
+    assert ordered == 2 * [True] + rests * [False] + (5 - rests) * [True]
+    assert seen == ordered
+
+
+@pytest.mark.parametrize(
+    ("programs", "most", "splits"), [(32, 512, 8), (64, 3, 3), (192, 512, 4), (1024, 512, 1)]
+)
+def test_parts_of_the_rows_leave_little_of_a_device_idle(programs, most, splits):
+    """Of an H200 with two programs on each of its 132 multiprocessors."""
+    assert passes.splits_of(programs, 264, most) == splits

@@ -237,3 +237,19 @@ def test_passes_add_nothing_to_what_is_prepared(where):
     names = set(vars(prepared))
     backend.accumulate(prepared, x, None)
     assert set(vars(prepared)) == names
+
+
+@pytest.mark.parametrize("structure", ["spherical", "tied_spherical"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_deviations_whose_squares_have_no_float32(where, structure, scale):
+    mixture, _, x, _ = _problem(structure, np.float64, 40, 3, 5)
+    model = MixtureModel.from_covariances(
+        mixture.weights,
+        scale * mixture.means,
+        scale**2 * mixture.covariances,
+        covariance.get(structure),
+    )
+    backend = GPUBackend(where)
+    got = backend.score_samples(backend.prepare(model, np.float32), (scale * x).astype(np.float32))
+    expected = mixture.score_samples(x) - 5 * np.log(scale)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-4)

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 
 from fastgmm.backends.base import KMeansStep
+from fastgmm.backends.given_gpu import add_labelled
 from fastgmm.backends.packing import (
     DeviceParameters,
     compute_dtype,
@@ -14,7 +15,7 @@ from fastgmm.backends.packing import (
     whole_components,
     width_of,
 )
-from fastgmm.backends.passes import ChunkPass, Target, Totals, add_labelled, up
+from fastgmm.backends.passes import ChunkPass, Target, Totals, up
 from fastgmm.backends.transfer import Results, chunks, move, result_dtype, torch_dtype
 from fastgmm_kernels import gpu as kernels
 

@@ -96,11 +96,18 @@ def expect_product(
 
 
 def moments_full(n_rows: int, n_components: int, width: int, itemsize: int, launch: Launch) -> Cost:
-    """Per component and pair of blocks: 2 b^2 per row; both blocks and the shares are read."""
+    """Per component and pair of blocks: 2 b^2 per row; differences, their shares and sums, counts.
+
+    The shares are read, and both blocks, which are one where there is no other.
+    """
     size, n_blocks = _blocks(width, launch)
-    n = -(-n_rows // TILE) * TILE
+    n, read = -(-n_rows // TILE) * TILE, 1 if size == width else 2
     pairs = n * n_components * n_blocks
-    return Cost(2 * pairs * size**2, 3 * pairs * size, itemsize * pairs * (2 * size + 1))
+    return Cost(
+        2 * pairs * size**2,
+        pairs * ((2 + read) * size + 1),
+        itemsize * pairs * (read * size + 1),
+    )
 
 
 def moments_product(

@@ -12,7 +12,9 @@ import torch
 from fastgmm.arrays import to_tensor
 from fastgmm.backends import clusters
 from fastgmm.backends.base import Backend, FeatureSummary, KMeansStep, settle_unreachable
+from fastgmm.backends.given_gpu import add_given, add_labelled
 from fastgmm.backends.launch import capability_of, device_sizes
+from fastgmm.backends.ordering_gpu import RowOrder
 from fastgmm.backends.packing import (
     DeviceParameters,
     centre_of,
@@ -26,8 +28,6 @@ from fastgmm.backends.passes import (
     ChunkPass,
     Target,
     Totals,
-    add_given,
-    add_labelled,
     chunk_rows,
 )
 from fastgmm.backends.transfer import Results, chunks, move, on_device, result_dtype, torch_dtype
@@ -44,13 +44,6 @@ _T = TypeVar("_T")
 _FLOOR = 256
 # Parts of a chunk that are summarised side by side.
 _SPLITS = 256
-
-
-class RowOrder:
-    """Labels of the rows of one chunk from the last pass over them, (n,) int32; None at first."""
-
-    def __init__(self) -> None:
-        self.labels: Tensor | None = None
 
 
 class GPUBackend(Backend):
@@ -202,8 +195,11 @@ class GPUBackend(Backend):
     ) -> SufficientStatistics:
         p, dtype = prepared, prepared.dtype
         exact = self.own(p.model.means if about is None else about)
-        if not self._worth_ordering(p, len(x)):
+        skip = True
+        if order is not None and not self._worth_ordering(p, len(x)):
             order = None
+        elif order is not None and not order.wanted():
+            skip, order = not order.dense, None
         row_bytes = self._row_bytes(p, lines=True)
 
         def run(size: int) -> SufficientStatistics:
@@ -216,14 +212,17 @@ class GPUBackend(Backend):
                 totals.points, totals.shift = p.exact_points(exact)
             log_likelihood = self.target.zeros(())
             labels = None if order is None else self.target.empty((len(x),), torch.int32)
+            visited, pairs = self.target.zeros(()), 0
+            known = None if order is None else order.labels
+            ordered = known is not None and len(known) == len(x)
             for rows, chunk in chunks(x, size, self.device):
                 v, sorting = self._weights(weight, rows), None
-                if order is not None and order.labels is not None and len(order.labels) == len(x):
-                    known, index = torch.sort(order.labels[rows], stable=True)
-                    sorting = index, known
+                if ordered and known is not None:
+                    by_label, index = torch.sort(known[rows], stable=True)
+                    sorting = index, by_label
                     v = None if v is None else v[index]
                 u = None if v is None else v.to(dtype)
-                norm = work.add_moments(chunk, sorting, u, points, totals)
+                norm = work.add_moments(chunk, sorting, u, points, totals, skip=skip)
                 norm = norm.double() if v is None else torch.where(v > 0, norm * v, 0.0)
                 log_likelihood += norm.sum()
                 if labels is not None:
@@ -232,8 +231,11 @@ class GPUBackend(Backend):
                     place.copy_(found) if sorting is None else place.index_copy_(
                         0, sorting[0], found
                     )
-            if order is not None:
-                order.labels = labels
+                    blocks = work.active_blocks(len(chunk))
+                    visited += blocks.sum()
+                    pairs += blocks.numel()
+            if order is not None and labels is not None:
+                order.note(labels, visited / pairs, ordered=ordered)
             return SufficientStatistics(
                 *totals.collect(), exact, log_likelihood, self._mass(x, weight), len(x)
             )

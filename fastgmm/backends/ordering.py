@@ -7,9 +7,9 @@ import numpy as np
 Array = np.ndarray
 
 # Passes without an order after one that did not pay.
-_REST = 16
+REST = 16
 # Share of the pairs that an order must save to pay for the reading of rows out of turn.
-_WORTH = 0.2
+WORTH = 0.2
 
 
 class RowOrder:
@@ -46,8 +46,8 @@ class RowOrder:
         """Take note of the share of pairs that a pass visited; whether to order by its labels."""
         if len(self.index) == 0:
             self._unordered = visited
-        elif visited > (1 - _WORTH) * self._unordered:
+        elif visited > (1 - WORTH) * self._unordered:
             self.index = np.empty(0, np.int32)
-            self._rest = _REST
+            self._rest = REST
             return False
         return True

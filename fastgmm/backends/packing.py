@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from fastgmm.arrays import to_tensor
+from fastgmm.arrays import is_tensor, to_tensor
 from fastgmm.model import MixtureModel
 from fastgmm_kernels import gpu as kernels
 
@@ -102,6 +102,18 @@ class DeviceParameters:
         return exact, means.to(torch.float64) - exact
 
 
+def _squares_fit(factor: Any, dtype: torch.dtype) -> bool:
+    """Whether halved squares of positive numbers are ordinary ones in the precision of the rows.
+
+    Those that lie on a device would have to be waited for: of them it is taken for granted.
+    """
+    if is_tensor(factor) and factor.device.type != "cpu":
+        return True
+    squares = 0.5 * np.asarray(factor, np.float64) ** 2
+    limits = torch.finfo(dtype)
+    return bool((squares >= limits.tiny).all() and (squares <= limits.max).all())
+
+
 def centre_of(weights: Tensor, means: Tensor, dtype: torch.dtype) -> Tensor:
     """Mean of the mixture, rounded to the precision of the rows, as float64."""
     shares = weights / weights.sum()
@@ -123,29 +135,34 @@ def pack(
     n_components, n_features = means.shape
     centre = centre_of(weights, means, dtype)
     relative = means - centre
-    family = "spherical" if structure.tied else structure.family
-    width = width_of(n_features, structure.family)
+    kind = structure.family
+    if kind == "spherical" and not _squares_fit(model.precisions_cholesky, dtype):
+        # Evaluated feature by feature: then the factors need not be squared.
+        kind = "diag"
+        factor = factor[..., None].expand(n_features if structure.tied else means.shape)
+    family = "spherical" if structure.tied else kind
+    width = width_of(n_features, kind)
     shape = whole_components(n_components), width
     whiten = None
     root_half = math.sqrt(0.5)
-    if structure.tied and structure.family == "full":
+    if structure.tied and kind == "full":
         whiten = padded(root_half * factor.T, (width, width), dtype)
         relative = relative @ (root_half * factor)
         log_determinants = factor.diagonal().log().sum()
-    elif structure.family == "full":
+    elif kind == "full":
         factors = padded(root_half * factor.mT, (shape[0], width, width), dtype)
         log_determinants = factor.diagonal(dim1=1, dim2=2).log().sum(dim=1)
-    elif structure.tied and structure.family == "diag":
+    elif structure.tied and kind == "diag":
         whiten = padded(root_half * factor, (width,), dtype)
         relative = relative * (root_half * factor)
         log_determinants = factor.log().sum()
-    elif structure.family == "diag":
+    elif kind == "diag":
         factors = padded(root_half * factor.T, shape[::-1], dtype)
         log_determinants = factor.log().sum(dim=1)
     else:
         log_determinants = n_features * factor.log()
     if family == "spherical":
-        square = 0.5 * factor**2 if structure.family == "spherical" else torch.ones_like(weights)
+        square = 0.5 * factor**2 if kind == "spherical" else torch.ones_like(weights)
         factors = padded(square.expand(n_components), shape[:1], dtype)
     heights = log_determinants.expand(n_components) - 0.5 * n_features * math.log(2 * math.pi)
     half_ulp = torch.finfo(dtype).eps / 2

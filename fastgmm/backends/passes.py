@@ -16,6 +16,8 @@ Tensor: TypeAlias = torch.Tensor
 
 # Components of a group at least: below, joining the groups costs more than it gains.
 _GROUP = 16
+# Times that programs fill the device, at most, where their number could leave much of it idle.
+_WAVES = 4
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ def chunk_rows(row_bytes: int, n_rows: int = 0) -> int:
     return 1 << (rows.bit_length() - 1)
 
 
+def splits_of(programs: int, places: int, most: int) -> int:
+    """Parts of the rows, at most ``most``, that leave the fewest of the device's places idle while
+    the last of their programs run; the least of equals, because each part has totals of its own.
+    """
+    found = range(1, min(max(places // programs, _WAVES), most) + 1)
+    return min(found, key=lambda splits: up(programs * splits, places) / (programs * splits))
+
+
 class Totals:
     """Float64 sums of a call, in parts of the rows: counts, first and second moments."""
 
@@ -82,19 +92,25 @@ class Totals:
         """``second`` is "full", "diag", "trace" (sum over features, by products) or "none"."""
         self.n_components, self._n_features = n_components, n_features
         self.product = target.launch("moments_product", width, dtype)
+        self.launches = (
+            target.launch("moments_full", width, dtype),
+            target.launch("moments_diag", width, dtype),
+        )
         whole = whole_components(n_components)
-        programs = whole // kernels.UNROLL
         size = 1 + width
         if second == "full":
-            programs, size = n_components, size + width * width
-        elif second == "diag":
-            size += width
+            n = width // kernels.block_of(width, self.launches[0].features)
+            programs, size = n_components * n * (n + 1) // 2, size + width * width
         elif second == "trace":
             b_k, b_d = kernels.blocks_of(whole, width, self.product)
             programs = -(-whole // b_k) * width // b_d
+        else:
+            b_d = kernels.block_of(width, self.launches[1].features)
+            programs = whole // kernels.UNROLL * width // b_d
+            size += width if second == "diag" else 0
         room = device_sizes()["total_bytes"] // (8 * whole * size)
         tiles = up(n_rows, kernels.TILE) // kernels.TILE
-        splits = max(min(-(-target.programs // programs), room, tiles), 1)
+        splits = splits_of(programs, target.programs, max(min(room, tiles), 1))
         self.count = target.zeros((splits, whole))
         self.first = target.zeros((splits, whole, width))
         shapes = {"full": (splits, whole, width, width), "diag": (splits, whole, width)}
@@ -102,10 +118,6 @@ class Totals:
         self.trace = target.zeros((splits, whole)) if second == "trace" else None
         # For the trace: the points of the moments, and what leads from them to the means, (K, D).
         self.points = self.shift = target.empty((0,), torch.float64)
-        self.launches = (
-            target.launch("moments_full", width, dtype),
-            target.launch("moments_diag", width, dtype),
-        )
 
     def arrays(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """What the kernels add to."""
@@ -223,7 +235,8 @@ class ChunkPass:
     ) -> None:
         """Largest log-probability, sum of exponentials and label of every row.
 
-        ``lp`` (n, K) takes the log-probabilities. ``order`` is the rows' numbers by label and
+        ``lp`` (n, K) takes the log-probabilities; with whole tiles of rows it is written in
+        vectors, whatever n. ``order`` is the rows' numbers by label and
         those labels; then components out of reach are left out.
         """
         p, n = self.parameters, x.shape[-2]
@@ -276,12 +289,17 @@ class ChunkPass:
         weight: Tensor | None,
         about: Tensor,
         totals: Totals,
+        *,
+        skip: bool = True,
     ) -> Tensor:
-        """E-step of a chunk and its moments about points; returns its log-likelihoods (n,)."""
+        """E-step of a chunk and its moments about points; returns its log-likelihoods (n,).
+
+        Without ``skip`` moments are taken of all tiles.
+        """
         p, n, lp, active = self.parameters, len(x), self._lp, self._active
         if lp is None or active is None:
             raise TypeError("this pass was made without lines")
-        self.expect(x, lp.T[:n], order, weight)
+        self.expect(x, lp.T[: up(n, self._unit)], order, weight)
         norm = self.target.empty((n,), p.dtype)
         self.finish(norm)
         padded = up(n, kernels.TILE)
@@ -294,7 +312,8 @@ class ChunkPass:
         if self._raw is not self.z:
             self._load_into(self._raw[: up(n, self._unit)], x, order and order[0], None)
         worth = p.n_components >= device_sizes()["skip_components"]
-        skip, precision = self.target.skip and worth, self.target.product(p.dtype)
+        skip = skip and self.target.skip and worth
+        precision = self.target.product(p.dtype)
         if totals.trace is not None:
             kernels.moments_product(
                 self.z, n, about, p.factors, (totals.count, totals.first, totals.trace),
@@ -308,6 +327,18 @@ class ChunkPass:
             skip=skip, precision=precision, launches=totals.launches,
         )  # fmt: skip
         return norm
+
+    def active_blocks(self, n: int) -> Tensor:
+        """Where tiles of the last chunk said anything of components that are visited together."""
+        if self._active is None:
+            raise TypeError("this pass was made without lines")
+        tiles, k = up(n, kernels.TILE) // kernels.TILE, self.parameters.n_components
+        active = self._active[:tiles, None, :k].to(torch.float32)
+        together = 1 if self.parameters.family == "full" else kernels.UNROLL
+        if self._product:
+            whole = self.parameters.constants.shape[-1]
+            together, _ = kernels.blocks_of(whole, self.parameters.width, self._expect)
+        return torch.nn.functional.max_pool1d(active, together, ceil_mode=True)
 
     def log_likelihoods(self, n: int) -> Tensor:
         """log p(x) of the last rows of many mixtures, (B, n)."""
@@ -329,7 +360,7 @@ class ChunkPass:
             lp.zero_()
             lp[:, : p.n_components, :n] = upstream.mT
             return lp
-        self.expect(x, lp.mT[:, :n])
+        self.expect(x, lp.mT[:, : up(n, self._unit)])
         kernels.respond(
             lp.mT[:, : up(n, kernels.TILE)], self._top[0], self._total[0], n, p.n_components,
             moments=(None, upstream, None, None), launch=self._respond,
@@ -343,41 +374,3 @@ class ChunkPass:
             resp=weights.flatten(0, 1), active=None, labels=None, weight=None, skip=False,
             precision=self.target.product(about.dtype), launches=totals.launches,
         )  # fmt: skip
-
-
-def add_labelled(
-    target: Target, x: Tensor, order: Tensor, labels: Tensor, weight: Tensor | None,
-    centre: Tensor, about: Tensor, totals: Totals,
-) -> None:  # fmt: skip
-    """Add the moments of a chunk under hard labels: ``order`` sorts them, ``labels`` are sorted."""
-    z = target.empty((about.shape[1], up(len(x), kernels.TILE)), about.dtype).T
-    launch = target.launch("load_rows", about.shape[1], about.dtype)
-    precision = target.product(about.dtype)
-    kernels.load_rows(x, order, centre, None, z, precision=precision, launch=launch)
-    kernels.moments(
-        z, len(x), totals.n_components, about, totals.arrays(),
-        resp=None, active=None, labels=labels, weight=weight, skip=True,
-        precision=precision, launches=totals.launches,
-    )  # fmt: skip
-
-
-def add_given(
-    target: Target, x: Tensor, resp: Any, weight: Tensor | None,
-    centre: Tensor, about: Tensor, totals: Totals,
-) -> None:  # fmt: skip
-    """Add the moments of a chunk under given responsibilities (n, K)."""
-    n_padded = up(len(x), kernels.TILE)
-    z = target.empty((about.shape[1], n_padded), about.dtype).T
-    launch = target.launch("load_rows", about.shape[1], about.dtype)
-    precision = target.product(about.dtype)
-    kernels.load_rows(x, None, centre, None, z, precision=precision, launch=launch)
-    shares = target.zeros((about.shape[0], n_padded), about.dtype)
-    part = shares[: resp.shape[1], : len(x)]
-    part.copy_(resp.T)
-    if weight is not None:
-        part *= weight
-    kernels.moments(
-        z, len(x), totals.n_components, about, totals.arrays(),
-        resp=shares, active=None, labels=None, weight=None, skip=False,
-        precision=precision, launches=totals.launches,
-    )  # fmt: skip

@@ -15,12 +15,13 @@ from .score import combine, finish, respond
 from .spherical import expect_product
 from .statistics import TILE, UNROLL, moments
 from .summary import summarise
-from .tile import blocks_of, load_rows
+from .tile import block_of, blocks_of, load_rows
 from .trace import moments_product
 
 __all__ = [
     "TILE",
     "UNROLL",
+    "block_of",
     "blocks_of",
     "candidate_potentials",
     "colour_rows",

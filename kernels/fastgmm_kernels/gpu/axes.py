@@ -8,9 +8,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .online import any_row, fold, slack_of, start_of, within_reach, zeros
 from .statistics import UNROLL
-from .tile import mixture_strides
+from .tile import lines_of, mixture_strides
 
 
 @triton.jit
@@ -37,7 +38,7 @@ def _exponent(q, p_factor, DIAG: tl.constexpr):
 def _expect(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
     DIAG: tl.constexpr,
 ):  # fmt: skip
@@ -52,7 +53,7 @@ def _expect(
         if p_lp is not None:
             p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
-    m_n = o_n < n_rows
+    m_n, m_l = o_n < n_rows, o_n < n_lines
     top = tl.full((B_N,), float("-inf"), dtype)
     total = tl.zeros((B_N,), dtype)
     label = tl.full((B_N,), 2147483647, tl.int32)
@@ -86,12 +87,12 @@ def _expect(
                 lp = tl.load(p_constant + k + c) - _exponent(q[c], p_factor + k + c, DIAG)
                 top, total, label = fold(lp, k + c, top, total, label)
                 if p_lp is not None:
-                    m_lp = m_n & (k + c < n_components)
+                    m_lp = m_l & (k + c < n_components)
                     tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_lp)
         elif p_lp is not None:
             nothing = tl.full((B_N,), float("-inf"), dtype)
             for c in tl.static_range(C):
-                m_lp = m_n & (k + c < n_components)
+                m_lp = m_l & (k + c < n_components)
                 tl.store(p_lp + tl.cast(k + c, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_lp)
     o_out = i_group.to(tl.int64) * s_out + o_n
     if s_zb is not None:
@@ -101,31 +102,31 @@ def _expect(
     tl.store(p_label + o_out, label)
 
 
-@triton.jit
+@kernel
 def _expect_diag(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
         p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, True,
+        s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, True,
     )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _expect_spherical(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
     n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-    s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
+    s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb,
     SKIP: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     _expect(
         p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label,
         p_lp, n_rows, n_components, n_padded, n_features, early, per_group, p_tallest,
-        s_z, s_out, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, False,
+        s_z, s_out, n_lines, s_ln, s_lk, s_zb, s_mb, s_fb, s_cb, s_ob, s_lb, SKIP, C, B_N, False,
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def _launch(kernel, z, n_rows, n_features, parameters, top, total, label, lp, sk
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
         n_rows, parameters.n_components, n_padded, n_features,
         n_features if skip is None else min(launch.early, n_features), per_group,
-        parameters.tallest, z.stride(-1), top.stride(0), *lp_strides,
+        parameters.tallest, z.stride(-1), top.stride(0), lines_of(lp), *lp_strides,
         *mixture_strides(many, z, means, factors, constants, top[0], lp),
         skip is not None, UNROLL, launch.rows,
         num_warps=launch.warps, num_stages=launch.stages,

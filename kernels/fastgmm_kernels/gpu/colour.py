@@ -5,10 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .tile import block_of
 
 
-@triton.jit
+@kernel
 def _colour_rows(
     p_noise, p_label, p_mean, p_factor, p_out,
     n_rows, n_draws, n_components, n_features, s_fb, s_fk, s_fi,

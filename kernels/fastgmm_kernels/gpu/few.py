@@ -15,6 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
+
 
 @triton.jit
 def _solve(p_own, m_c, v, o_d, n_features, FULL: tl.constexpr):
@@ -55,7 +57,7 @@ def _log_prob(
     return tl.where(lp == lp, lp, float("-inf")), y
 
 
-@triton.jit
+@kernel
 def _few_score(
     p_x, p_constant, p_mean, p_scale, p_out,
     n_rows, n_features, n_components, per_group, s_xb, s_xn, s_xd, s_sb, s_sk, s_out,
@@ -91,7 +93,7 @@ def _few_score(
     tl.store(p_out + i_g * s_out + b * n_rows + o_n, norm, mask=o_n < n_rows)
 
 
-@triton.jit
+@kernel
 def _few_backward(
     p_x, p_upstream, p_norm, p_constant, p_mean, p_scale, p_dx, p_dweight, p_dmean, p_dscale,
     n_rows, n_features, n_components, per_group, s_xb, s_xn, s_xd, s_sb, s_sk, s_dx, s_ds,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .online import any_row, fold, slack_of, start_of, within_reach
-from .tile import block_of, mixture_strides
+from .tile import block_of, lines_of, mixture_strides
 
 
 @triton.jit
@@ -26,10 +27,10 @@ def _factor(p_factor, o_j, o_i, width):
     return tl.load(p_factor + o_j[None, :] * width + o_i[:, None])
 
 
-@triton.jit
+@kernel
 def _expect_full(
     p_z, p_mean, p_factor, p_constant, p_reach, p_begin, p_weight, p_top, p_total, p_label, p_lp,
-    n_rows, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
+    n_rows, n_lines, n_components, per_group, p_tallest, s_zn, s_zd, s_out, s_ln, s_lk,
     s_zb, s_kb, s_ob, s_lb,
     SKIP: tl.constexpr, EARLY: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
@@ -46,7 +47,7 @@ def _expect_full(
         if p_lp is not None:
             p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
-    m_n = o_n < n_rows
+    m_n, m_l = o_n < n_rows, o_n < n_lines
     o_d = tl.arange(0, B_D)
     top = tl.full((B_N,), float("-inf"), dtype)
     total = tl.zeros((B_N,), dtype)
@@ -95,10 +96,10 @@ def _expect_full(
             lp = tl.where(lp == lp, lp, float("-inf"))
             top, total, label = fold(lp, k, top, total, label)
             if p_lp is not None:
-                tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
+                tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_l)
         elif p_lp is not None:
             nothing = tl.full((B_N,), float("-inf"), dtype)
-            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_n)
+            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, nothing, mask=m_l)
     o_out = i_group.to(tl.int64) * s_out + o_n
     if s_zb is not None:
         o_out += i_b * s_ob
@@ -107,10 +108,10 @@ def _expect_full(
     tl.store(p_label + o_out, label)
 
 
-@triton.jit
+@kernel
 def _expect_small(
     p_z, p_mean, p_factor, p_constant, p_top, p_total, p_label, p_lp,
-    n_rows, n_components, per_group, width, s_z, s_out, s_ln, s_lk,
+    n_lines, n_components, per_group, width, s_z, s_out, s_ln, s_lk,
     s_zb, s_kb, s_ob, s_lb,
     D: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
@@ -127,7 +128,7 @@ def _expect_small(
         if p_lp is not None:
             p_lp += i_b * s_lb
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
-    m_n = o_n < n_rows
+    m_l = o_n < n_lines
     top = tl.full((B_N,), float("-inf"), dtype)
     total = tl.zeros((B_N,), dtype)
     label = tl.full((B_N,), 2147483647, tl.int32)
@@ -151,7 +152,7 @@ def _expect_small(
         lp = tl.where(lp == lp, lp, float("-inf"))
         top, total, label = fold(lp, k, top, total, label)
         if p_lp is not None:
-            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_n)
+            tl.store(p_lp + tl.cast(k, tl.int64) * s_lk + o_n * s_ln, lp, mask=m_l)
     o_out = i_group.to(tl.int64) * s_out + o_n
     if s_zb is not None:
         o_out += i_b * s_ob
@@ -182,7 +183,7 @@ def expect_full(
     if z.stride(-2) == 1 and n_features <= 8:
         _expect_small[grid](
             z, means, factors, constants, top, total, label, lp,
-            n_rows, n_components, per_group, width, z.stride(-1), top.stride(0), *lp_strides,
+            lines_of(lp), n_components, per_group, width, z.stride(-1), top.stride(0), *lp_strides,
             *own,
             n_features, launch.rows,
             num_warps=launch.warps,
@@ -191,8 +192,8 @@ def expect_full(
     begin, weight = (None, None) if skip is None else skip
     _expect_full[grid](
         z, means, factors, constants, parameters.reach, begin, weight, top, total, label, lp,
-        n_rows, n_components, per_group, parameters.tallest, *z.stride()[-2:], top.stride(0),
-        *lp_strides, *own,
+        n_rows, lines_of(lp), n_components, per_group, parameters.tallest,
+        *z.stride()[-2:], top.stride(0), *lp_strides, *own,
         skip is not None, launch.early, precision,
         width, launch.rows, block_of(width, launch.features),
         num_warps=launch.warps, num_stages=launch.stages,

@@ -13,10 +13,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .tile import block_of, mixture_strides
 
 
-@triton.jit
+@kernel
 def _pull_full(
     p_z, p_weight, p_point, p_precision, p_out,
     n_rows, n_features, n_components, s_zn, s_zd, s_wk, s_on, s_od, s_zb, s_wb, s_pb, s_qb, s_ob,
@@ -45,7 +46,7 @@ def _pull_full(
     tl.store(p_out + o_n[:, None] * s_on + o_j[None, :] * s_od, -pull, mask=m)
 
 
-@triton.jit
+@kernel
 def _pull_diag(
     p_z, p_weight, p_point, p_precision, p_out,
     n_rows, n_features, n_components, width, s_zn, s_zd, s_wk, s_on, s_od,

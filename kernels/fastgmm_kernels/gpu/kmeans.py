@@ -9,6 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .online import zeros
 from .statistics import UNROLL
 
@@ -27,7 +28,7 @@ def _squared_distances(p_z, p_point, o_n, n_features, width, s_z, C: tl.constexp
     return q
 
 
-@triton.jit
+@kernel
 def _update_closest(p_z, p_point, p_closest, n_rows, n_features, width, s_z, B_N: tl.constexpr):
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
@@ -45,7 +46,7 @@ def update_closest(z, n_features, point, closest, *, launch):
     )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _candidate_potentials(
     p_z, p_point, p_closest, p_weight, p_potential, n_rows, n_features, width, n_points, s_z,
     C: tl.constexpr, B_N: tl.constexpr,

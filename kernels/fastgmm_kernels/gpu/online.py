@@ -45,8 +45,9 @@ def fold(lp, k, top, total, label):
 @triton.jit
 def fold_block(lp, k, top, total, label):
     """As :func:`fold` for a block (B_N, B_K) of components from k on."""
-    best, first = tl.max(lp, axis=1, return_indices=True)  # the first of equals
-    first += k
+    best = tl.max(lp, axis=1)
+    o_k = k + tl.arange(0, lp.shape[1])
+    first = tl.min(tl.where(lp == best[:, None], o_k[None, :], 2147483647), axis=1)
     label = tl.where((best > top) | ((best == top) & (first < label)), first, label)
     new = tl.maximum(top, best)
     safe = tl.where(new > float("-inf"), new, 0.0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .statistics import TILE
 from .tile import mixture_strides
 
 _BASE = tl.constexpr(81.0)
 
 
-@triton.jit
+@kernel
 def _combine(p_top, p_total, p_label, n_groups, s_out, B_N: tl.constexpr):
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     top, total, label = tl.load(p_top + o_n), tl.load(p_total + o_n), tl.load(p_label + o_n)
@@ -38,7 +39,7 @@ def combine(top, total, label, *, launch):
         )
 
 
-@triton.jit
+@kernel
 def _finish(p_top, p_total, p_label, p_norm, p_best, n_rows, s_norm, B_N: tl.constexpr):
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
     m_n = o_n < n_rows
@@ -62,7 +63,7 @@ def finish(top, total, label, norm, best, *, launch):
     )  # fmt: skip
 
 
-@triton.jit
+@kernel
 def _respond(
     p_lp, p_top, p_total, p_weight, p_threshold, p_active, p_spread, p_constant, p_factor,
     n_rows, n_components, n_padded, p_tallest, s_ln, s_lk, s_lb, s_ob, s_vb,
@@ -80,9 +81,10 @@ def _respond(
     top, total = tl.load(p_top + o_n), tl.load(p_total + o_n)
     safe = tl.where(top > float("-inf"), top, 0.0)
     m = (o_n < n_rows)[:, None] & (o_k < n_components)[None, :]  # (B_N, B_K)
+    m_line = (o_k < n_components)[None, :] if WHOLE else m
     p = p_lp + o_n[:, None] * s_ln + o_k[None, :] * s_lk
     # Less the largest first: their sum may be too large to hold the differences.
-    line = tl.load(p, mask=m, other=float("-inf"))
+    line = tl.where(m, tl.load(p, mask=m_line, other=0.0), float("-inf"))
     lp = line - safe[:, None]
     if LOG:
         shift = tl.where(total > 0, tl.log(total), 0.0)

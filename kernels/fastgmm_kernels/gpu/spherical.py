@@ -23,8 +23,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .online import any_row, first_of, fold_block, slack_of, start_of, within_reach
-from .tile import blocks_of
+from .tile import blocks_of, lines_of
 
 # |z|^2 + |m|^2 by |z - m|^2 at most.
 RATIO = 4.0
@@ -45,11 +46,11 @@ def _columns(p_mean, o_d, o_k, n_padded):
     return tl.load(p, mask=(o_k < n_padded)[None, :], other=0.0)
 
 
-@triton.jit
+@kernel
 def _expect_product(
     p_z, p_mean, p_factor, p_constant, p_square, p_reach, p_begin, p_weight,
     p_top, p_total, p_label, p_lp,
-    n_rows, n_components, n_padded, per_group, p_tallest, s_z, s_out, s_ln, s_lk,
+    n_rows, n_lines, n_components, n_padded, per_group, p_tallest, s_z, s_out, s_ln, s_lk,
     SKIP: tl.constexpr, EARLY: tl.constexpr, PRECISION: tl.constexpr,
     RATIO: tl.constexpr, MARGIN: tl.constexpr,
     D: tl.constexpr, B_N: tl.constexpr, B_K: tl.constexpr, B_D: tl.constexpr,
@@ -57,7 +58,7 @@ def _expect_product(
     dtype: tl.constexpr = p_z.dtype.element_ty
     i_group = tl.program_id(1)
     o_n = tl.program_id(0).to(tl.int64) * B_N + tl.arange(0, B_N)  # (B_N,)
-    m_n = o_n < n_rows
+    m_n, m_l = o_n < n_rows, o_n < n_lines
     o_d = tl.arange(0, B_D)
     top = tl.full((B_N,), float("-inf"), dtype)
     total = tl.zeros((B_N,), dtype)
@@ -98,7 +99,8 @@ def _expect_product(
             # Squares beyond the range of the precision say nothing.
             near |= q_e != q_e
             alive = any_row(m_n & (tl.max(near.to(tl.int32), axis=1) > 0))
-        m_lp = m_n[:, None] & (o_k < n_components)[None, :]
+        m_own = (o_k < n_components)[None, :]
+        m_lp = m_l[:, None] & m_own
         if alive:
             square_k = tl.load(p_square + o_k, mask=m_k, other=0.0)
             q = square[:, None] + square_k[None, :]  # (B_N, B_K)
@@ -111,10 +113,10 @@ def _expect_product(
                     y = _rows(p_z, o_n, d + o_d, s_z)
                     m = _columns(p_mean, d + o_d, o_k, n_padded)
                     q -= 2 * tl.dot(y, m, input_precision=PRECISION, out_dtype=dtype)
-            both = square[:, None] + square_k[None, :]
-            exact = (both <= RATIO * q) & (both < float("inf"))
-            wrong = tl.max((m_lp & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
-            k = first_of(wrong > 0, o_k)
+            exact = RATIO * q - square[:, None] >= square_k[None, :]
+            wrong = tl.max((m_n[:, None] & (exact == 0)).to(tl.int32), axis=0)  # (B_K,)
+            wrong = ((wrong > 0) | (square_k == float("inf"))) & (o_k < n_components)
+            k = first_of(wrong, o_k)
             while k < n_padded:
                 q_k = tl.zeros((B_N,), dtype)
                 for d in range(0, D, B_D):
@@ -122,7 +124,7 @@ def _expect_product(
                     y = _rows(p_z, o_n, d + o_d, s_z) - m_d[None, :]
                     q_k += tl.sum(y * y, axis=1)
                 q = tl.where((o_k == k)[None, :], q_k[:, None], q)
-                k = first_of((wrong > 0) & (o_k > k), o_k)
+                k = first_of(wrong & (o_k > k), o_k)
             constant = tl.load(p_constant + o_k, mask=m_k, other=float("-inf"))
             lp = constant[None, :] - factor[None, :] * q
             lp = tl.where(lp == lp, lp, float("-inf"))
@@ -152,7 +154,7 @@ def expect_product(z, n_rows, parameters, top, total, label, lp, *, skip, precis
     _expect_product[(n_rows_padded // launch.rows, n_groups)](
         z, means, parameters.factors, parameters.constants, parameters.squares, parameters.reach,
         begin, weight, top, total, label, lp,
-        n_rows, parameters.n_components, n_padded, per_group, parameters.tallest,
+        n_rows, lines_of(lp), parameters.n_components, n_padded, per_group, parameters.tallest,
         z.stride(1), top.stride(0), *((0, 0) if lp is None else lp.stride()),
         skip is not None, launch.early, precision, RATIO, margin,
         width, launch.rows, b_k, b_d,

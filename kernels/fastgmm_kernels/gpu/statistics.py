@@ -11,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .tile import block_of, mixture_strides
 
 # Rows of the tiles for which it is known whether they say anything of a component.
@@ -25,13 +26,13 @@ def _active(
     LABELS: tl.constexpr, C: tl.constexpr, B_N: tl.constexpr,
 ):  # fmt: skip
     """Whether a tile of rows says anything of components k to k + C - 1."""
-    i_t = tl.cast(t, tl.int64)
     if LABELS:
-        # Rows are in the order of their labels.
-        least = tl.load(p_label + i_t * B_N)
-        most = tl.load(p_label + tl.minimum((i_t + 1) * B_N, n_rows) - 1)
+        # Rows are in the order of their labels; those of a chunk are counted in 32 bits.
+        least = tl.load(p_label + t * B_N)
+        most = tl.load(p_label + tl.minimum((t + 1) * B_N, n_rows) - 1)
         found = (least < k + C) & (most >= k)
     else:
+        i_t = tl.cast(t, tl.int64)
         bits = tl.load(p_active + i_t * n_components + k)
         for c in tl.static_range(1, C):
             bits |= tl.load(p_active + i_t * n_components + k + c)
@@ -54,9 +55,9 @@ def _share(
     return r
 
 
-@triton.jit
+@kernel
 def _moments_full(
-    p_z, p_resp, p_label, p_weight, p_active, p_about, p_second,
+    p_z, p_resp, p_label, p_weight, p_active, p_about, p_count, p_first, p_second,
     n_rows, n_components, n_tiles, per_split, flush, s_zn, s_zd, s_rk, s_zb, n_own, n_idle,
     LABELS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
     D: tl.constexpr, TILE: tl.constexpr, B_N: tl.constexpr, B_D: tl.constexpr,
@@ -82,6 +83,8 @@ def _moments_full(
     t_0 = tl.program_id(2) * per_split
     t_1 = tl.minimum(t_0 + per_split, n_tiles)
     for start in range(t_0, t_1, flush):
+        count = tl.zeros((B_N,), dtype)
+        first = tl.zeros((B_N, B_D), dtype)
         sums = tl.zeros((B_D, B_D), dtype)
         for t in range(start, tl.minimum(start + flush, t_1)):
             alive = True
@@ -91,15 +94,24 @@ def _moments_full(
             if alive:
                 o_n = tl.cast(t, tl.int64) * B_N + tl.arange(0, B_N)
                 r = _share(p_resp, p_label, p_weight, o_n, k, n_rows, s_rk, LABELS, dtype)
-                z_i = tl.load(p_z + o_n[None, :] * s_zn + o_i[:, None] * s_zd)  # (B_D, B_N)
-                z_j = tl.load(p_z + o_n[:, None] * s_zn + o_j[None, :] * s_zd)  # (B_N, B_D)
-                z_i = (z_i - a_i[:, None]) * r[None, :]
-                z_j -= a_j[None, :]
-                sums = tl.dot(z_i, z_j, sums, input_precision=PRECISION, out_dtype=dtype)
+                d_i = tl.load(p_z + o_n[:, None] * s_zn + o_i[None, :] * s_zd) - a_i[None, :]
+                d_j = d_i  # (B_N, B_D)
+                if D > B_D:
+                    d_j = tl.load(p_z + o_n[:, None] * s_zn + o_j[None, :] * s_zd) - a_j[None, :]
+                d_i *= r[:, None]
+                count += r
+                first += d_i
+                sums = tl.dot(tl.trans(d_i), d_j, sums, input_precision=PRECISION, out_dtype=dtype)
         tl.store(p_out, tl.load(p_out) + sums.to(tl.float64))
+        if j == 0:
+            p_f = p_first + slot * D + o_i
+            tl.store(p_f, tl.load(p_f) + tl.sum(first.to(tl.float64), axis=0))
+            if i == 0:
+                p_n = p_count + slot
+                tl.store(p_n, tl.load(p_n) + tl.sum(count.to(tl.float64), axis=0))
 
 
-@triton.jit
+@kernel
 def _moments_diag(
     p_z, p_resp, p_label, p_weight, p_active, p_about, p_count, p_first, p_second,
     n_rows, n_components, n_tiles, per_split, flush, width, s_zn, s_zd, s_rk, s_zb, n_groups,
@@ -189,23 +201,24 @@ def moments(
     (s_zb,) = mixture_strides(many, z)
     n_own = n_padded // n_mixtures
     full, diag = launches
-    b_d = block_of(width, diag.features)
-    _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
-        *shared, count, first, second if second is not None and second.ndim == 3 else None,
-        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride()[-2:], s_rk,
-        s_zb, n_own // UNROLL if many else None,
-        second is not None and second.ndim == 3, by_label, skip, UNROLL, TILE, b_d,
-        num_warps=diag.warps, num_stages=diag.stages,
-    )  # fmt: skip
     if second is not None and second.ndim == 4:
         b_d = block_of(width, full.features)
         n_blocks = width // b_d
         share = TILE // full.rows
         _moments_full[(n_mixtures * n_components, n_blocks * (n_blocks + 1) // 2, n_splits)](
-            *shared, second,
+            *shared, count, first, second,
             n_rows, n_padded, n_tiles * share, per_split * share, full.flush * share,
             *z.stride()[-2:], s_rk, s_zb,
             *((n_components, n_own - n_components) if many else (None, None)),
             by_label, skip, precision, width, TILE, full.rows, b_d,
             num_warps=full.warps, num_stages=full.stages,
         )  # fmt: skip
+        return
+    b_d = block_of(width, diag.features)
+    _moments_diag[(n_padded // UNROLL, width // b_d, n_splits)](
+        *shared, count, first, second,
+        n_rows, n_padded, n_tiles, per_split, diag.flush, width, *z.stride()[-2:], s_rk,
+        s_zb, n_own // UNROLL if many else None,
+        second is not None, by_label, skip, UNROLL, TILE, b_d,
+        num_warps=diag.warps, num_stages=diag.stages,
+    )  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 
-@triton.jit
+
+@kernel
 def _summarise(
     p_x, p_origin, p_out, n_rows, n_features, per_split, s_xn, s_xd, s_out,
     B_N: tl.constexpr, B_D: tl.constexpr,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 
-@triton.jit
+
+@kernel
 def _load_rows(
     p_x, p_order, p_centre, p_whiten, p_z, n_rows, n_features, width,
     s_xn, s_xd, s_zn, s_zd, s_xb, s_zb, s_cb, s_wb,
@@ -63,7 +65,7 @@ def load_rows(x, order, centre, whiten, z, *, precision, launch):
     _load_rows[(triton.cdiv(n_padded, b_n), width // b_d, len(z) if many else 1)](
         x, order, centre, whiten, z, n_rows, n_features, width,
         *x.stride()[-2:], *z.stride()[-2:], *mixture_strides(many, x, z, centre, whiten),
-        product, precision, b_n, b_d,
+        product, precision if product else "ieee", b_n, b_d,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip
 
@@ -71,6 +73,14 @@ def load_rows(x, order, centre, whiten, z, *, precision, launch):
 def mixture_strides(many, *arrays):
     """From one mixture to the next in each of the arrays; None for all where there is one alone."""
     return [a.stride(0) if many and a is not None else None for a in arrays]
+
+
+def lines_of(lp):
+    """Rows of an array of log-probabilities, which may be more than there are; 0 without one.
+
+    Rows that fill whole tiles are written in vectors, because Triton knows it of their number.
+    """
+    return 0 if lp is None else lp.shape[-2]
 
 
 def block_of(width, most):

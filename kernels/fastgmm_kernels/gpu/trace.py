@@ -16,6 +16,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .jit import kernel
 from .online import any_row, first_of
 from .statistics import TILE
 from .tile import blocks_of
@@ -24,7 +25,7 @@ from .tile import blocks_of
 LIMIT = 32.0
 
 
-@triton.jit
+@kernel
 def _moments_product(
     p_z, p_resp, p_spread, p_active, p_about, p_factor, p_count, p_first, p_trace,
     n_padded, n_tiles, per_split, flush, s_z, s_rk,
