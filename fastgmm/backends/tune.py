@@ -145,11 +145,10 @@ def _kernels(backend: GPUBackend, case: Case, n_rows: int) -> tuple[dict[str, An
         names = ("moments_product", "respond", "expect_product")
         chosen = dict(zip(names, names, strict=True))
     else:
-        moments = {"moments_diag": "moments"}
-        if structure == "full":
-            moments["moments_full"] = "moments"
+        # Those of full covariances bring counts and first moments with them.
+        moments = "moments_full" if structure == "full" else "moments_diag"
         expect = "expect_small" if small else f"expect_{structure}"
-        chosen = {**moments, **chosen, expect: f"expect_{structure}"}
+        chosen = {moments: "moments", **chosen, expect: f"expect_{structure}"}
     return {kernel: calls[function] for kernel, function in chosen.items()}, prepared.width
 
 
