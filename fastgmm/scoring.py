@@ -114,6 +114,9 @@ class MixtureScoring(DensityMixin, BaseEstimator):
         log_likelihood : float
             In nats per row.
         """
+        if sample_weight is None and not is_stream(X):
+            # In the precision of the scores, as scikit-learn has it.
+            return float(self.score_samples(X).mean())
         return self._mean_score(X, sample_weight)[0]
 
     def _mean_score(self, X: Any, sample_weight: Any) -> tuple[float, float]:

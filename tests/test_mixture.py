@@ -139,13 +139,13 @@ def test_criteria_are_their_definitions(structure):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, "torch"])
-def test_means_of_single_precision_scores_are_exact(kind):
+def test_criteria_of_single_precision_scores_are_exact(kind):
     kind = pytest.importorskip("torch").as_tensor if kind == "torch" else kind
     model = GaussianMixture.from_parameters([1.0], [[0.0]], [[1.0]], covariance_type="diag")
     x = np.full((100_001, 1), 30.0, np.float32)
     x[0] = 3e5
-    expected = model.score_samples(x).mean(dtype=np.float64)
-    assert model.score(kind(x)) == pytest.approx(expected, rel=1e-14)
+    expected = -2 * model.score_samples(x).sum(dtype=np.float64) + 2 * 2
+    assert model.aic(kind(x)) == pytest.approx(expected, rel=1e-14)
 
 
 def test_unweighted_component_densities(structure, device):

@@ -168,7 +168,7 @@ def _fit(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Findin
     """EM from the mixture: each step compared with the oracle's from where it began."""
     from fastgmm.errors import InputError, SingularCovarianceError
 
-    n, k, _ = case.shape
+    _, k, _ = case.shape
     states: list[Any] = []
     model = _model(
         case,
@@ -185,10 +185,10 @@ def _fit(case: Case, engine: Engine, at: Distances, u: float) -> Iterator[Findin
     except SingularCovarianceError as error:
         singular = error
     except InputError as error:
-        mean = case.rows.mean(axis=0)
-        spread = np.abs(case.rows - mean).max(initial=0.0)
+        used = case.rows if case.weight is None else case.rows[case.weight > 0]
+        spread = np.abs(used - used.mean(axis=0)).max(initial=0.0)
         # The bound of the range is of a mean that is rounded too.
-        allowed = n < max(k, 2) or not spread < _LARGEST[case.dtype] * (1 - 1e-9)
+        allowed = len(used) < max(k, 2) or not spread < _LARGEST[case.dtype] * (1 - 1e-9)
         yield Finding("refusal", 0.0 if allowed else np.inf, str(error)[:300])
         return
     before, here = case.mixture, at
