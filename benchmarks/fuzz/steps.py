@@ -124,7 +124,10 @@ def _moments(
     mean_error, second = np.full((n_components, d), np.inf), np.full((n_components, d, d), np.inf)
     fresh = _variances(found)
     shift = found.means - mixture.means
-    ratio = np.nanmax(np.where(counts[:, None] > 0, shift**2 / fresh, 0.0))
+    ratio = np.where(counts[:, None] > 0, shift**2 / fresh, 0.0)
+    # A component whose rows may all be skipped may move, and ask for a second pass, or not.
+    known = (count_error < 0.5 * counts)[:, None]
+    least, most = np.nanmax(np.where(known, ratio, 0.0)), np.nanmax(ratio)
     # The oracle takes its differences from the mean of all rows.
     afar = np.abs(x - np.average(x, axis=0, weights=mass.sum(axis=1)))
     for k in range(n_components):
@@ -138,9 +141,9 @@ def _moments(
         e_f = slack[:, k] @ size + mass[:, k] @ sums + skip
         mean_error[k] = (e_f + 2 * e_n * np.abs(shift[k])) / n
         abouts = []
-        if ratio < 2 * _FAR[dtype]:
+        if least < 2 * _FAR[dtype]:
             abouts.append((size, e_x, shift[k]))
-        if ratio > 0.5 * _FAR[dtype]:
+        if most > 0.5 * _FAR[dtype]:
             e_new = e_x + u * np.abs(shift[k])
             abouts.append((np.abs(x - found.means[k]), e_new, mean_error[k]))
         second[k] = 0.0
